@@ -1,0 +1,17 @@
+"""The one place outside a project that gcpod writes to: the user's cache directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """GCPOD_CACHE, else ``gcpod`` below XDG_CACHE_HOME or ``~/.cache``
+    (https://specifications.freedesktop.org/basedir-spec/latest/)."""
+    env = os.environ if environ is None else environ
+    if env.get("GCPOD_CACHE"):
+        return Path(env["GCPOD_CACHE"])
+    base = env.get("XDG_CACHE_HOME") or ""
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "gcpod"

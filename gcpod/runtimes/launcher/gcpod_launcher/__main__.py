@@ -1,0 +1,57 @@
+"""``python -m gcpod_launcher [--package URI]... [--role ROLE] [--marker URI] --module NAME -- ARGUMENTS``
+
+Role ``train`` writes the marker object when the module ends, so that role ``eval`` knows that no checkpoint will follow.
+"""
+
+import argparse
+import json
+import runpy
+import sys
+import tempfile
+import traceback
+
+from gcpod_launcher import compat, evaluation, packages
+
+
+def arguments(argv):
+    parser = argparse.ArgumentParser(prog="gcpod_launcher", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--package", action="append", default=[], help="sdist or wheel to put on the import path")
+    parser.add_argument("--module", required=True, help="module to run as __main__")
+    parser.add_argument("--role", choices=("train", "eval", "other"), default="other")
+    parser.add_argument("--marker", help="object that says the training ended")
+    parser.add_argument("--poll_s", type=float, default=10.0, help="seconds between looks for a new checkpoint")
+    parser.add_argument("--timeout_s", type=float, default=3600.0, help="seconds to wait for a new checkpoint")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="after --, the module's own arguments")
+    options = parser.parse_args(argv)
+    options.rest = options.rest[1:] if options.rest[:1] == ["--"] else options.rest
+    return options
+
+
+def run(options):
+    """Runs the module; returns its exit code."""
+    sys.argv = [options.module, *options.rest]
+    try:
+        runpy.run_module(options.module, run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main(argv=None):
+    options = arguments(argv)
+    with tempfile.TemporaryDirectory(prefix="gcpod-packages-") as folder:
+        packages.put_on_path(options.package, folder)
+        compat.apply()
+        if options.role == "eval":
+            evaluation.follow(options.marker, options.poll_s, options.timeout_s)
+        code = run(options)
+    if options.role == "train" and options.marker:
+        evaluation.write(options.marker, json.dumps({"exit_code": code}))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

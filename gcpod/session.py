@@ -1,0 +1,241 @@
+"""Who and where you are: project, region, credentials and endpoints; the only constructor of Google clients.
+
+Each value comes from gcpod.yaml, else the environment, else gcloud's active configuration (project, region) or
+Application Default Credentials (credentials). Another endpoint, such as the local cloud's, is only another Session.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gcpod.errors import AuthError, SpecError
+from gcpod.spec import Spec
+from gcpod.uris import GcsUri
+
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+ENDPOINT_VARIABLE = "GCPOD_ENDPOINT"
+PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
+REGION_VARIABLES = ("CLOUD_ML_REGION", "CLOUDSDK_AI_REGION", "CLOUDSDK_COMPUTE_REGION")
+LOCAL_PROJECT = "local-project"
+LOCAL_REGION = "local"
+REQUEST_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value and where it came from, for `gcpod config show`."""
+
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a Session is made of.
+
+    Attributes:
+        endpoint: base URL that stands for all of Google Cloud; "" is Google itself.
+        credentials: key file path; "" means Application Default Credentials, or none for an http:// endpoint.
+    """
+
+    project: Setting
+    region: Setting
+    bucket: Setting
+    credentials: Setting
+    endpoint: Setting
+
+    @property
+    def bucket_uri(self) -> GcsUri:
+        return GcsUri.parse(self.bucket.value)
+
+
+def gcloud_config_dir(environ: Mapping[str, str], home: Path) -> Path:
+    """Where gcloud keeps its configurations (https://cloud.google.com/sdk/docs/configurations)."""
+    if environ.get("CLOUDSDK_CONFIG"):
+        return Path(environ["CLOUDSDK_CONFIG"])
+    if environ.get("APPDATA"):
+        return Path(environ["APPDATA"]) / "gcloud"
+    return home / ".config" / "gcloud"
+
+
+def read_gcloud_config(environ: Mapping[str, str], home: Path) -> tuple[str, dict[str, str]]:
+    """The name of gcloud's active configuration and its properties as ``section/key``; empty when there is none."""
+    folder = gcloud_config_dir(environ, home)
+    name = environ.get("CLOUDSDK_ACTIVE_CONFIG_NAME") or _read(folder / "active_config").strip() or "default"
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(_read(folder / "configurations" / f"config_{Path(name).name}"))
+    except configparser.Error as e:
+        raise AuthError(
+            "reading gcloud's configuration", name, str(e).splitlines()[0],
+            "repair it with `gcloud config set project ID`",
+        ) from e
+    return name, {f"{section}/{key}": value for section in parser.sections() for key, value in parser[section].items()}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def resolve(
+    spec: Spec, *, endpoint: str | None = None, environ: Mapping[str, str] | None = None, home: Path | None = None,
+) -> Settings:
+    """Looks each setting up: the file, else the environment, else gcloud, else Application Default Credentials.
+
+    Args:
+        spec: the loaded gcpod.yaml.
+        endpoint: base URL of a cloud that stands for Google's; default: the variable GCPOD_ENDPOINT.
+        environ, home: the process's own unless given.
+
+    Raises:
+        AuthError: no project or no region can be found.
+        SpecError: the endpoint or the bucket is no valid address.
+    """
+    env = os.environ if environ is None else environ
+    folder = Path.home() if home is None else home
+    where = _endpoint(endpoint, env)
+    if where.value:
+        project = Setting(spec.project, "gcpod.yaml") if spec.project else Setting(LOCAL_PROJECT, "local cloud")
+        region = Setting(LOCAL_REGION, "local cloud")
+    else:
+        name, gcloud = read_gcloud_config(env, folder)
+        project = _first("project", spec.project, env, PROJECT_VARIABLES, gcloud, ("core/project",), name)
+        region = _first("region", spec.region, env, REGION_VARIABLES, gcloud, ("ai/region", "compute/region"), name)
+    bucket = Setting(spec.bucket, "gcpod.yaml") if spec.bucket else Setting(f"gs://{project.value}-gcpod", "project")
+    GcsUri.parse(bucket.value)
+    return Settings(project, region, bucket, _credentials(spec, env, where), where)
+
+
+def _endpoint(given: str | None, env: Mapping[str, str]) -> Setting:
+    if given is not None:
+        where = Setting(given, "option")
+    elif env.get(ENDPOINT_VARIABLE):
+        where = Setting(env[ENDPOINT_VARIABLE], f"environment {ENDPOINT_VARIABLE}")
+    else:
+        return Setting("", "Google Cloud")
+    parts = urlsplit(where.value)
+    if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise SpecError("using the endpoint", where.value, "it is not on loopback", "give what `gcpod local up` printed")
+    return Setting(where.value.rstrip("/"), where.source)
+
+
+def _first(
+    what: str, given: str | None, env: Mapping[str, str], variables: tuple[str, ...],
+    gcloud: Mapping[str, str], keys: tuple[str, ...], configuration: str,
+) -> Setting:
+    if given:
+        return Setting(given, "gcpod.yaml")
+    for variable in variables:
+        if env.get(variable):
+            return Setting(env[variable], f"environment {variable}")
+    for key in keys:
+        if gcloud.get(key):
+            return Setting(gcloud[key], f"gcloud configuration {configuration} ({key})")
+    raise AuthError(
+        f"finding the {what}", "for Google Cloud",
+        f"neither gcpod.yaml, nor {' or '.join(variables)}, nor gcloud's configuration {configuration!r} names one",
+        f"set `{what}:` in gcpod.yaml, or run with --local to need no account",
+    )
+
+
+def _credentials(spec: Spec, env: Mapping[str, str], endpoint: Setting) -> Setting:
+    if endpoint.value:
+        return Setting("", "none needed by the local cloud")
+    if spec.credentials:
+        return Setting(str(spec.local_path(spec.credentials)), "gcpod.yaml")
+    if env.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        return Setting(env["GOOGLE_APPLICATION_CREDENTIALS"], "environment GOOGLE_APPLICATION_CREDENTIALS")
+    return Setting("", "Application Default Credentials")
+
+
+class Session:
+    """Google's clients for one set of settings; each is made at its first use and may be used from one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @property
+    def project(self) -> str:
+        return self.settings.project.value
+
+    @property
+    def region(self) -> str:
+        return self.settings.region.value
+
+    @property
+    def is_local(self) -> bool:
+        """Whether another endpoint stands for Google Cloud; for messages only, never for another way of working."""
+        return bool(self.settings.endpoint.value)
+
+    @cached_property
+    def credentials(self) -> Any:
+        """google-auth credentials.
+
+        Raises:
+            AuthError: there are none, or the key file cannot be read.
+        """
+        import google.auth.credentials
+        import google.auth.exceptions
+
+        if self.is_local:
+            return google.auth.credentials.AnonymousCredentials()
+        path = self.settings.credentials.value
+        try:
+            if path:
+                return google.auth.load_credentials_from_file(path, scopes=[SCOPE])[0]
+            return google.auth.default(scopes=[SCOPE])[0]
+        except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as e:
+            raise AuthError(
+                "loading credentials from", self.settings.credentials.source, str(e).splitlines()[0],
+                "run `gcloud auth application-default login`, or name a key file in gcpod.yaml",
+            ) from e
+
+    @cached_property
+    def storage(self) -> Any:
+        """A google.cloud.storage.Client."""
+        from google.cloud import storage
+
+        options = {"api_endpoint": self.settings.endpoint.value} if self.is_local else {}
+        return storage.Client(project=self.project, credentials=self.credentials, client_options=options)
+
+    @cached_property
+    def vertex(self) -> Any:
+        """The ``projects.locations.customJobs`` resource of the Vertex AI API."""
+        base = self.settings.endpoint.value or f"https://{self.region}-aiplatform.googleapis.com"
+        return self._discovered("aiplatform", "v1", base).projects().locations().customJobs()
+
+    @cached_property
+    def log_entries(self) -> Any:
+        """The ``entries`` resource of the Cloud Logging API."""
+        base = self.settings.endpoint.value or "https://logging.googleapis.com"
+        return self._discovered("logging", "v2", base).entries()
+
+    def _discovered(self, api: str, version: str, base: str) -> Any:
+        import google_auth_httplib2
+        import httplib2
+        from googleapiclient import discovery
+
+        http = google_auth_httplib2.AuthorizedHttp(self.credentials, http=httplib2.Http(timeout=REQUEST_TIMEOUT_S))
+        options = {"api_endpoint": base}
+        return discovery.build(api, version, http=http, static_discovery=True, client_options=options)
+
+    @property
+    def location(self) -> str:
+        """The parent of custom jobs, ``projects/P/locations/R``."""
+        return f"projects/{self.project}/locations/{self.region}"
+
+    def console_url(self, job_id: str) -> str:
+        """The page of a job in the console; for the local cloud, its own job resource."""
+        if self.is_local:
+            return f"{self.settings.endpoint.value}/v1/{self.location}/customJobs/{job_id}"
+        return f"https://console.cloud.google.com/vertex-ai/locations/{self.region}/training/{job_id}?project={self.project}"

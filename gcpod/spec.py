@@ -1,0 +1,149 @@
+"""What the user asks for: the frozen shape of gcpod.yaml.
+
+Each field carries its own rule and the comment that `gcpod init` writes, so the file, its check and its documentation
+cannot drift apart. Reading the file is specfile.py's.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+STEPS_PER_BLOCK = 100
+"""The TF2 trainer runs whole blocks of 100 steps (object_detection/model_lib_v2.py, NUM_STEPS_PER_ITERATION)."""
+
+
+def _key(default: Any, comment: str, **rule: Any) -> Any:
+    """A field with a default, the comment for `gcpod init`, and rules: ``min``, ``max``, ``choices``, ``pattern``."""
+    return field(default=default, metadata={"comment": comment, **rule})
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """One machine of Vertex AI (https://cloud.google.com/vertex-ai/docs/training/configure-compute)."""
+
+    type: str = _key("n1-standard-8", "machine type, such as n1-standard-8 or cloud-tpu")
+    accelerator: str | None = _key(None, "such as TPU_V2 or NVIDIA_TESLA_T4; leave empty for none")
+    count: int = _key(0, "number of accelerators; a TPU v2 or v3 board counts 8", min=0, max=4096)
+    tpu_topology: str | None = _key(None, "such as 2x2, for TPU v5e machines only")
+
+    @property
+    def is_tpu(self) -> bool:
+        return self.tpu_topology is not None or (self.accelerator or "").startswith("TPU_")
+
+    def __str__(self) -> str:
+        extra = self.tpu_topology or (f"{self.count} x {self.accelerator}" if self.accelerator else "")
+        return f"{self.type} with {extra}" if extra else self.type
+
+
+_TPU = MachineSpec("cloud-tpu", "TPU_V2", 8)
+_GPU = MachineSpec("n1-standard-4", "NVIDIA_TESLA_T4", 1)
+_CPU = MachineSpec("n1-standard-4")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The labelled images."""
+
+    images: str = _key("images", "folder of images; train/ and eval/ (or test/, val/) inside it keep their split")
+    annotations: str | None = _key(None, "folder of Pascal VOC XML files; empty: beside the images")
+    eval_fraction: float = _key(0.1, "share of the images kept for evaluation", min=0.01, max=0.9)
+    labels: tuple[str, ...] | None = _key(None, "class names in the order of their ids; empty: taken from the data")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The detector."""
+
+    template: str = _key("ssd_mobilenet_v2", "a built-in pipeline config, or the path of your own template")
+    image_size: int | None = _key(None, "input width and height in pixels; empty: the template's", min=64, max=2048)
+    depth_multiplier: float | None = _key(None, "width of the backbone; empty: the template's", min=0.1, max=2.0)
+    fine_tune_checkpoint: str | None = _key(None, "checkpoint prefix to start from, gs:// or local; empty: none")
+    fine_tune_checkpoint_type: str = _key(
+        "detection", "what the checkpoint restores", choices=("detection", "classification", "fine_tune", "full"),
+    )
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The training job."""
+
+    steps: int = _key(5000, "training steps; the trainer runs whole hundreds", min=1, max=100_000_000)
+    batch_size: int = _key(16, "images a step; on a TPU a multiple of its cores", min=1, max=65536)
+    learning_rate: float | None = _key(None, "peak of the schedule; empty: the template's", min=1e-8, max=10.0)
+    warmup_steps: int | None = _key(None, "steps of linear warm-up; empty: a tenth of the steps", min=0)
+    checkpoint_every: int | None = _key(None, "steps between checkpoints; empty: a tenth of the steps", min=1)
+    timeout_hours: float = _key(24.0, "the job is ended after this time", min=0.1, max=168.0)
+    machine: MachineSpec = _key(_TPU, "where it trains")
+
+
+@dataclass(frozen=True)
+class EvalSpec:
+    """The evaluation job, which runs beside the training."""
+
+    poll_s: float = _key(10.0, "seconds between looks for a new checkpoint", min=1.0, max=3600.0)
+    timeout_hours: float = _key(24.0, "the job is ended after this time", min=0.1, max=168.0)
+    machine: MachineSpec = _key(_GPU, "where it evaluates (never a TPU)")
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """The job that writes the SavedModel."""
+
+    timeout_hours: float = _key(2.0, "the job is ended after this time", min=0.1, max=168.0)
+    machine: MachineSpec = _key(_CPU, "where it exports")
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """What the jobs run in."""
+
+    name: str = _key("tf2.12", "a runtime of `gcpod runtime list`")
+    mode: str = _key("container", "container: your trainer image; package: Python packages on a prebuilt image",
+                     choices=("container", "package"))
+    image: str | None = _key(None, "image URI; empty: the trainer image in your project's Artifact Registry")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The whole of gcpod.yaml."""
+
+    name: str = _key("detector", "name of the run: lower-case letters, digits and '-'", pattern=NAME)
+    project: str | None = _key(None, "project id; empty: environment, then gcloud's configuration")
+    region: str | None = _key(None, "Vertex AI region, such as us-central1; empty: as for the project")
+    bucket: str | None = _key(None, "gs://BUCKET or gs://BUCKET/FOLDER; empty: gs://PROJECT-gcpod")
+    credentials: str | None = _key(None, "service account key file; empty: Application Default Credentials")
+    service_account: str | None = _key(None, "identity the jobs run as; empty: Vertex AI's own")
+    data: DataSpec = _key(DataSpec(), "the labelled images")
+    model: ModelSpec = _key(ModelSpec(), "the detector")
+    train: TrainSpec = _key(TrainSpec(), "the training job")
+    eval: EvalSpec = _key(EvalSpec(), "the evaluation job")
+    export: ExportSpec = _key(ExportSpec(), "the export job")
+    runtime: RuntimeSpec = _key(RuntimeSpec(), "what the jobs run in")
+    folder: Path = field(default=Path(), compare=False, metadata={"hidden": True})
+
+    def local_path(self, text: str) -> Path:
+        """A path of the spec, which is relative to the folder that gcpod.yaml lies in."""
+        return self.folder / Path(text).expanduser()
+
+
+def whole_blocks(steps: int) -> int:
+    """Steps rounded up to what the trainer will really run (finding C210)."""
+    return -(-steps // STEPS_PER_BLOCK) * STEPS_PER_BLOCK
+
+
+def checkpoint_interval(train: TrainSpec) -> int:
+    """Steps between checkpoints: whole blocks, and a divisor of the steps so that the last step is saved.
+
+    The trainer only saves when this many steps passed since the last save (model_lib_v2.py, train_loop), so an
+    interval that does not divide the steps loses the end of the training.
+    """
+    blocks = whole_blocks(train.steps) // STEPS_PER_BLOCK
+    wanted = train.checkpoint_every if train.checkpoint_every is not None else -(-train.steps // 10)
+    wanted_blocks = min(blocks, max(1, wanted // STEPS_PER_BLOCK))
+    while blocks % wanted_blocks:
+        wanted_blocks -= 1
+    return wanted_blocks * STEPS_PER_BLOCK

@@ -1,0 +1,179 @@
+"""gcpod.yaml read into a Spec, and written as a commented file.
+
+The values come from ``yaml.safe_load``; the same text is also composed into nodes, which know their line numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gcpod.errors import SpecError
+from gcpod.spec import Spec
+
+MAX_BYTES = 1_000_000
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def load_spec(path: Path) -> Spec:
+    """Reads and checks a gcpod.yaml.
+
+    Raises:
+        SpecError: the file is missing, is no YAML, or holds an unknown, repeated or ill-valued key; with its line.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        raise SpecError("reading", path, e.strerror or str(e), "write one with `gcpod init`") from e
+    if len(raw) > MAX_BYTES:
+        raise SpecError("reading", path, f"it has {len(raw)} bytes", "a spec is a few dozen lines; check the path")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise SpecError("reading", path, f"byte {e.start} is not UTF-8", "save it as UTF-8") from e
+    return parse_spec(text, path)
+
+
+def parse_spec(text: str, path: Path) -> Spec:
+    """The Spec in a text; ``path`` is for messages and for the folder that relative paths start from.
+
+    Raises:
+        SpecError: as for load_spec.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise SpecError("reading", path, "it uses a YAML alias (*name)", "write the value out")
+        values = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise SpecError("reading", f"{path}{_mark(e)}", _problem(e), "correct the YAML there") from e
+    if node is None:
+        return Spec(folder=path.parent)
+    spec: Spec = _Reader(path).record(Spec, values, node, "")
+    return dataclasses.replace(spec, folder=path.parent)
+
+
+def _mark(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+
+
+def _problem(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__)
+
+
+class _Reader:
+    """Turns parsed values into dataclasses, knowing where each one stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fail(self, node: yaml.Node, found: str, fix: str) -> SpecError:
+        mark = node.start_mark
+        return SpecError("reading", f"{self.path}:{mark.line + 1}", found, fix)
+
+    def record(self, cls: Any, value: Any, node: yaml.Node, where: str) -> Any:
+        if not isinstance(value, dict) or not isinstance(node, yaml.MappingNode):
+            raise self.fail(node, f"{where or 'the file'} is no mapping", "write it as `key: value` lines")
+        fields = {f.name: f for f in dataclasses.fields(cls) if not f.metadata.get("hidden")}
+        hints = typing.get_type_hints(cls)
+        given: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
+            if key not in fields:
+                raise self.fail(key_node, f"unknown key {where + key!r}", _suggest(key, fields))
+            if key in given:
+                raise self.fail(key_node, f"{where + key} is given twice", "keep one of them")
+            given[key] = self.value(hints[key], fields[key], value[key], value_node, where + key)
+        return cls(**{key: v for key, v in given.items() if v is not _UNSET})
+
+    def value(self, hint: Any, field: dataclasses.Field[Any], value: Any, node: yaml.Node, where: str) -> Any:
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if value is None:
+            return None if type(None) in options else _UNSET
+        kind = next(o for o in options if o is not type(None))
+        if dataclasses.is_dataclass(kind):
+            return self.record(kind, value, node, where + ".")
+        if typing.get_origin(kind) is tuple:
+            return self.names(value, node, where)
+        return self.scalar(kind, field, value, node, where)
+
+    def names(self, value: Any, node: yaml.Node, where: str) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
+            raise self.fail(node, f"{where} is no list of names", "write it as [first, second]; quote numbers")
+        if len(set(value)) != len(value):
+            raise self.fail(node, f"{where} names something twice", "keep each name once")
+        return tuple(value)
+
+    def scalar(self, kind: type, field: dataclasses.Field[Any], value: Any, node: yaml.Node, where: str) -> Any:
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if kind is float and isinstance(value, str):
+            value = _number(value)
+        if type(value) is not kind:
+            raise self.fail(node, f"{where} is {node_text(node)!r}", f"give {_KINDS[kind]}")
+        rule = field.metadata
+        low, high = rule.get("min"), rule.get("max")
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            limits = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise self.fail(node, f"{where} is {value}", f"give {_KINDS[kind]} {limits}")
+        if "choices" in rule and value not in rule["choices"]:
+            raise self.fail(node, f"{where} is {value!r}", _suggest(value, rule["choices"]))
+        if "pattern" in rule and not rule["pattern"].fullmatch(value):
+            raise self.fail(node, f"{where} is {value!r}", f"it must match {rule['pattern'].pattern}")
+        return value
+
+
+_UNSET = object()
+
+
+def _number(text: str) -> float | str:
+    """YAML 1.1 reads 1e-3 as text; people mean the number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def node_text(node: yaml.Node) -> str:
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else "not a plain value"
+
+
+def _suggest(word: object, known: typing.Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names)}"
+
+
+def render_spec(spec: Spec) -> str:
+    """The commented YAML text of a spec, as `gcpod init` writes it; parse_spec gives the same Spec back."""
+    lines = ["# What gcpod trains, and where. Paths are relative to this file; empty values take their default.", ""]
+    lines += _render(spec, 0)
+    return "\n".join(lines) + "\n"
+
+
+def _render(record: Any, depth: int) -> list[str]:
+    pad, lines = "  " * depth, []
+    for f in dataclasses.fields(record):
+        if f.metadata.get("hidden"):
+            continue
+        value, comment = getattr(record, f.name), f.metadata["comment"]
+        if dataclasses.is_dataclass(value):
+            lines += ["", f"{pad}# {comment}"] if depth == 0 else [f"{pad}# {comment}"]
+            lines += [f"{pad}{f.name}:", *_render(value, depth + 1)]
+        else:
+            lines.append(f"{pad}{f.name}:{_scalar(value)}  # {comment}")
+    return lines
+
+
+def _scalar(value: Any) -> str:
+    if value is None:
+        return ""
+    plain = list(value) if isinstance(value, tuple) else value
+    return " " + yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")
