@@ -1,0 +1,1 @@
+"""Labelled images to TFRecords and a label map: no network, no TensorFlow."""

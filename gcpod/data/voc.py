@@ -1,0 +1,283 @@
+"""Pascal VOC XML, read by tag name and written as LabelImg writes it (https://github.com/HumanSignal/labelImg).
+
+Reading by position is what once transposed boxes silently (finding D104), so nothing here depends on the order of
+tags. Whatever cannot be read as an annotation is a `DataError` with code D104 that names file and line; whether the
+numbers make sense for the image is asked later, by `gcpod.data.check`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from xml.sax import SAXParseException
+from xml.sax.handler import ContentHandler
+from xml.sax.saxutils import escape
+from xml.sax.xmlreader import AttributesImpl, InputSource, Locator
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.expatreader import DefusedExpatParser
+
+from gcpod.errors import DataError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+_NOT_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no", "unspecified"})
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class Box:
+    """One labelled rectangle; edges in pixels of the image, origin at its upper left corner, as the file states them.
+
+    Attributes:
+        line: line of ``<object>`` in the file, 0 when it does not come from a file.
+    """
+
+    label: str
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+    difficult: bool = False
+    truncated: bool = False
+    pose: str = "Unspecified"
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One XML file; ``filename``, ``width`` and ``height`` (pixels) are its claims, "" and 0 where it makes none."""
+
+    path: Path
+    filename: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass
+class _Element:
+    tag: str
+    line: int
+    texts: list[str]
+    children: list[_Element]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.texts).split())
+
+    def child(self, tag: str) -> _Element | None:
+        return next((item for item in self.children if item.tag == tag), None)
+
+
+def read_voc(path: Path) -> Annotation:
+    """Reads one file from disk.
+
+    Raises:
+        DataError: D104; it cannot be opened, or see `parse_voc`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise _malformed(path, 0, err.strerror or str(err), "make the file readable") from err
+    return parse_voc(data, path)
+
+
+def parse_voc(data: bytes, path: Path) -> Annotation:
+    """Parses one annotation; ``path`` is only for messages and for the result.
+
+    A byte order mark and any encoding that the XML declaration names are accepted; without either the file is UTF-8,
+    as the XML standard has it. White space around and runs of it within labels are not significant.
+
+    Raises:
+        DataError: D104; not XML, an encoding that is not the declared one, entity tricks (refused by defusedxml),
+            another root than ``annotation``, or an object without name, bndbox or readable numbers.
+    """
+    root = _tree(_utf8(data, path), path)
+    if root.tag != "annotation":
+        raise _malformed(path, root.line, f"the root is <{root.tag}>", "expected <annotation>, as LabelImg writes it")
+    size = root.child("size")
+    filename = root.child("filename")
+    return Annotation(
+        path=path,
+        filename=filename.text if filename else "",
+        width=_pixels(size, "width", path),
+        height=_pixels(size, "height", path),
+        boxes=tuple(_box(item, path) for item in root.children if item.tag == "object"),
+    )
+
+
+def to_voc(
+    filename: str,
+    width: int,
+    height: int,
+    boxes: Sequence[Box],
+    *,
+    folder: str = "images",
+    path: str | None = None,
+    depth: int = 3,
+) -> str:
+    """Renders the XML that LabelImg saves: tab-indented, no XML declaration, whole pixels; to be stored as UTF-8.
+
+    Args:
+        path: what stands in ``<path>``; LabelImg has the absolute path there, the default is ``folder/filename``.
+
+    Raises:
+        DataError: D104; a text holds a character that XML cannot carry, or a coordinate is not finite.
+    """
+    lines = [
+        "<annotation>",
+        f"\t<folder>{_text(folder)}</folder>",
+        f"\t<filename>{_text(filename)}</filename>",
+        f"\t<path>{_text(path or f'{folder}/{filename}')}</path>",
+        "\t<source>", "\t\t<database>Unknown</database>", "\t</source>",
+        "\t<size>",
+        f"\t\t<width>{width}</width>", f"\t\t<height>{height}</height>", f"\t\t<depth>{depth}</depth>",
+        "\t</size>",
+        "\t<segmented>0</segmented>",
+    ]
+    for box in boxes:
+        lines += _object_lines(box)
+    return "\n".join([*lines, "</annotation>", ""])
+
+
+def _object_lines(box: Box) -> Iterator[str]:
+    yield "\t<object>"
+    yield f"\t\t<name>{_text(box.label)}</name>"
+    yield f"\t\t<pose>{_text(box.pose)}</pose>"
+    yield f"\t\t<truncated>{int(box.truncated)}</truncated>"
+    yield f"\t\t<difficult>{int(box.difficult)}</difficult>"
+    yield "\t\t<bndbox>"
+    for tag in ("xmin", "ymin", "xmax", "ymax"):
+        try:
+            yield f"\t\t\t<{tag}>{round(getattr(box, tag))}</{tag}>"
+        except (OverflowError, ValueError) as err:
+            raise DataError("writing the box of", box.label, f"{tag} is not finite", "correct it", code="D104") from err
+    yield "\t\t</bndbox>"
+    yield "\t</object>"
+
+
+def _text(text: str) -> str:
+    if _NOT_XML.search(text):
+        raise DataError("writing", repr(text), "XML cannot carry one of its characters", "rename it", code="D104")
+    return escape(text)
+
+
+def _utf8(data: bytes, path: Path) -> bytes:
+    """The same document in UTF-8 without its declaration's encoding; expat itself reads only a handful of encodings."""
+    named = _DECLARED.match(data)
+    declared = named.group(1).decode() if named else "utf-8"
+    encoding = next((name for bom, name in _BOMS if data.startswith(bom)), declared)
+    if encoding.lower() in ("utf-8", "utf8"):
+        return data
+    try:
+        text = data.decode(encoding)
+        found = _DECLARATION.match(text)
+        return text[found.end() if found else 0 :].encode()
+    except (LookupError, ValueError) as err:
+        raise _malformed(path, 1, f"it cannot be decoded as {encoding} ({err})", "store it as UTF-8") from err
+
+
+def _tree(data: bytes, path: Path) -> _Element:
+    builder = _Builder(path)
+    parser = DefusedExpatParser()
+    parser.setContentHandler(builder)
+    source = InputSource()
+    source.setByteStream(BytesIO(data))
+    source.setEncoding("utf-8")
+    try:
+        parser.parse(source)
+    except SAXParseException as err:
+        line, found = err.getLineNumber() or 0, err.getMessage()
+        raise _malformed(path, line, f"it is no well-formed UTF-8 XML ({found})", "save it again in LabelImg") from err
+    except DefusedXmlException as err:
+        raise _malformed(path, builder.line, f"it defines entities ({type(err).__name__})", "remove them") from err
+    return builder.document.children[0]
+
+
+class _Builder(ContentHandler):
+    """Collects elements with their line numbers, which ElementTree does not keep."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._locator: Locator | None = None
+        self.document = _Element("", 0, [], [])
+        self._open = [self.document]
+
+    @property
+    def line(self) -> int:
+        return (self._locator.getLineNumber() or 0) if self._locator else 0
+
+    def setDocumentLocator(self, locator: Locator) -> None:
+        self._locator = locator
+
+    def startElement(self, name: str, _attrs: AttributesImpl) -> None:
+        if len(self._open) > _MAX_DEPTH:
+            raise _malformed(self._path, self.line, f"tags nest deeper than {_MAX_DEPTH}", "this is no annotation")
+        element = _Element(name, self.line, [], [])
+        self._open[-1].children.append(element)
+        self._open.append(element)
+
+    def endElement(self, _name: str) -> None:
+        self._open.pop()
+
+    def characters(self, content: str) -> None:
+        self._open[-1].texts.append(content)
+
+
+def _box(item: _Element, path: Path) -> Box:
+    bndbox = _required(item, "bndbox", path)
+    xmin, ymin, xmax, ymax = (_number(_required(bndbox, tag, path), path) for tag in ("xmin", "ymin", "xmax", "ymax"))
+    pose = item.child("pose")
+    label = _required(item, "name", path)
+    if not label.text:
+        raise _malformed(path, label.line, "<name> is empty", "give the object its label")
+    return Box(
+        label.text, xmin, ymin, xmax, ymax,
+        difficult=_flag(item.child("difficult"), path),
+        truncated=_flag(item.child("truncated"), path),
+        pose=(pose.text if pose else "") or "Unspecified",
+        line=item.line,
+    )
+
+
+def _required(item: _Element, tag: str, path: Path) -> _Element:
+    found = item.child(tag)
+    if found is None:
+        raise _malformed(path, item.line, f"<{item.tag}> has no <{tag}>", "draw the box again in LabelImg")
+    return found
+
+
+def _number(item: _Element, path: Path) -> float:
+    if not _NUMBER.fullmatch(item.text):
+        raise _malformed(path, item.line, f"<{item.tag}> is {item.text[:40]!r}, no number", "write pixels")
+    return float(item.text)
+
+
+def _pixels(size: _Element | None, tag: str, path: Path) -> int:
+    item = size.child(tag) if size else None
+    if item is None or not item.text:
+        return 0
+    number = _number(item, path)
+    if not 0 <= number < 1 << 31:
+        raise _malformed(path, item.line, f"<{tag}> is {item.text[:40]!r}", "write the image's size in pixels")
+    return int(number)
+
+
+def _flag(item: _Element | None, path: Path) -> bool:
+    text = item.text.lower() if item else ""
+    if item is not None and text not in _TRUE | _FALSE:
+        raise _malformed(path, item.line, f"<{item.tag}> is {text[:40]!r}", "write 0 or 1")
+    return text in _TRUE
+
+
+def _malformed(path: Path, line: int, found: str, fix: str) -> DataError:
+    return DataError("reading the annotation", f"{path}:{line}" if line else path, found, fix, code="D104")

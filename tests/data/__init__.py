@@ -1,0 +1,1 @@
+"""Tests of gcpod.data, gcpod.records and gcpod.wire."""
