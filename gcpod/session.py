@@ -125,7 +125,7 @@ def _endpoint(given: str | None, env: Mapping[str, str]) -> Setting:
         return Setting("", "Google Cloud")
     parts = urlsplit(where.value)
     if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise SpecError("using the endpoint", where.value, "it is not on loopback", "give what `gcpod local up` printed")
+        raise SpecError("using the endpoint", where.value, "it is not on loopback", "give the URL of `gcpod local up`")
     return Setting(where.value.rstrip("/"), where.source)
 
 
@@ -156,6 +156,30 @@ def _credentials(spec: Spec, env: Mapping[str, str], endpoint: Setting) -> Setti
     if env.get("GOOGLE_APPLICATION_CREDENTIALS"):
         return Setting(env["GOOGLE_APPLICATION_CREDENTIALS"], "environment GOOGLE_APPLICATION_CREDENTIALS")
     return Setting("", "Application Default Credentials")
+
+
+class _Http:
+    """The transport of the discovery clients: google-auth's session in the shape that httplib2 has.
+
+    httplib2 itself sends a request again when the connection breaks (its RETRIES), also a create whose reply got lost,
+    which would start a second job.
+    """
+
+    def __init__(self, credentials: Any) -> None:
+        from google.auth.transport.requests import AuthorizedSession
+
+        self._session = AuthorizedSession(credentials)
+
+    def request(
+        self, uri: str, method: str = "GET", body: Any = None, headers: Any = None, **_: Any,
+    ) -> tuple[Any, bytes]:
+        import httplib2
+
+        reply = self._session.request(method, uri, data=body, headers=headers, timeout=REQUEST_TIMEOUT_S)
+        return httplib2.Response({**reply.headers, "status": str(reply.status_code)}), reply.content
+
+    def close(self) -> None:
+        self._session.close()
 
 
 class Session:
@@ -221,12 +245,10 @@ class Session:
         return self._discovered("logging", "v2", base).entries()
 
     def _discovered(self, api: str, version: str, base: str) -> Any:
-        import google_auth_httplib2
-        import httplib2
         from googleapiclient import discovery
 
-        http = google_auth_httplib2.AuthorizedHttp(self.credentials, http=httplib2.Http(timeout=REQUEST_TIMEOUT_S))
         options = {"api_endpoint": base}
+        http = _Http(self.credentials)
         return discovery.build(api, version, http=http, static_discovery=True, client_options=options)
 
     @property

@@ -89,7 +89,7 @@ class _Lint:
         value = self.tree.find("train_config.num_steps")
         if isinstance(value, Scalar) and value.value.isdigit() and int(value.value) % STEPS_PER_BLOCK:
             up = -(-int(value.value) // STEPS_PER_BLOCK) * STEPS_PER_BLOCK
-            found = f"num_steps is {value.value}: blocks of 100 are run, so evaluation never meets the last step and waits"
+            found = f"num_steps is {value.value}: blocks of 100 are run, so evaluation waits for a step that never is"
             yield self.error("C210", value, found, f"write num_steps: {up}")
 
     def schedules(self) -> Iterator[Finding]:

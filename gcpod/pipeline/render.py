@@ -90,7 +90,7 @@ def _only(tree: Message, path: str, where: str) -> str:
 
 
 def _model(tree: Message, architecture: str, request: RenderRequest) -> dict[str, str]:
-    values = {}
+    values: dict[str, str] = {}
     resizer = f"model.{architecture}.image_resizer.fixed_shape_resizer"
     if request.image_size is not None:
         values |= {f"{resizer}.height": str(request.image_size), f"{resizer}.width": str(request.image_size)}

@@ -1,7 +1,9 @@
 """``python -m gcpod_launcher [--package URI]... [--role ROLE] [--marker URI] --module NAME -- ARGUMENTS``
 
-Role ``train`` writes the marker object when the module ends, so that role ``eval`` knows that no checkpoint will follow.
+Role ``train`` writes the marker object when the module ends, so that role ``eval`` knows that no checkpoint follows.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -9,11 +11,12 @@ import runpy
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 
 from gcpod_launcher import compat, evaluation, packages
 
 
-def arguments(argv):
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gcpod_launcher", description=__doc__, allow_abbrev=False)
     parser.add_argument("--package", action="append", default=[], help="sdist or wheel to put on the import path")
     parser.add_argument("--module", required=True, help="module to run as __main__")
@@ -27,7 +30,7 @@ def arguments(argv):
     return options
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Runs the module; returns its exit code."""
     sys.argv = [options.module, *options.rest]
     try:
@@ -40,10 +43,10 @@ def run(options):
     return 0
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     with tempfile.TemporaryDirectory(prefix="gcpod-packages-") as folder:
-        packages.put_on_path(options.package, folder)
+        packages.put_on_path(options.package, Path(folder))
         compat.apply()
         if options.role == "eval":
             evaluation.follow(options.marker, options.poll_s, options.timeout_s)

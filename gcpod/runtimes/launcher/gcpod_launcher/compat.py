@@ -1,5 +1,9 @@
 """What object_detection 2.8 misses on newer TensorFlow releases, put back before it is imported."""
 
+from __future__ import annotations
+
+import importlib
+
 _MOVED = {
     "case": ("control_flow_case", "case"),
     "cond": ("cond", "cond"),
@@ -9,9 +13,7 @@ _MOVED = {
 """Names that left tensorflow.python.ops.control_flow_ops in TF 2.13; tf-slim 1.1.0 still looks for them there."""
 
 
-def apply():
-    import importlib
-
+def apply() -> None:
     ops = "tensorflow.python.ops."
     control_flow = importlib.import_module(ops + "control_flow_ops")
     for name, (module, attribute) in _MOVED.items():

@@ -1,26 +1,36 @@
 """Evaluation that follows a training and ends with it.
 
 model_main_tf2 looks for a checkpoint every 300 s, and after the training waits up to an hour for one that cannot come,
-unless a checkpoint's step equals num_steps (object_detection/model_lib_v2.py, eval_continuously). Here it looks as often
-as it is told, and a marker object written by the training job says that the checkpoint it sees is the last.
+unless a checkpoint's step equals num_steps (object_detection/model_lib_v2.py, eval_continuously). Here it looks as
+often as it is told, and a marker object written by the training job says that the checkpoint it sees is the last.
 """
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Iterator
 
 
-def write(uri, text):
+def write(uri: str, text: str) -> None:
+    """Writes a small object."""
     import tensorflow as tf
 
     with tf.io.gfile.GFile(uri, "w") as f:
         f.write(text)
 
 
-def checkpoints(latest, ended, poll_s, timeout_s, clock=time.monotonic, sleep=time.sleep):
+def checkpoints(
+    latest: Callable[[], str | None], ended: Callable[[], bool], poll_s: float, timeout_s: float,
+    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[str]:
     """Yields each new checkpoint until the training ended or none came for ``timeout_s`` seconds.
 
     Args:
         latest: returns the newest checkpoint's prefix, or None.
         ended: returns whether the training is over.
+        poll_s: seconds between two looks.
+        timeout_s: seconds without a new checkpoint after which to give up.
+        clock, sleep: the process's own unless given.
     """
     last, waiting_since = None, clock()
     while True:
@@ -37,12 +47,11 @@ def checkpoints(latest, ended, poll_s, timeout_s, clock=time.monotonic, sleep=ti
             sleep(poll_s)
 
 
-def follow(marker, poll_s, timeout_s):
+def follow(marker: str | None, poll_s: float, timeout_s: float) -> None:
     """Makes TensorFlow's checkpoints_iterator follow the rule above for the rest of this process."""
     import tensorflow as tf
 
-    def iterator(checkpoint_dir, min_interval_secs=0, timeout=None, timeout_fn=None):
-        del min_interval_secs, timeout, timeout_fn
+    def iterator(checkpoint_dir: str, **_: object) -> Iterator[str]:
         return checkpoints(
             lambda: tf.train.latest_checkpoint(checkpoint_dir),
             lambda: bool(marker) and tf.io.gfile.exists(marker),
