@@ -1,0 +1,147 @@
+"""The steps of a run as commands of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gcpod.cli.common import cloud_options, file_option, json_option, load, open_session, print_json
+
+if TYPE_CHECKING:
+    from gcpod.jobs.request import Kind
+    from gcpod.run import Run
+
+
+@click.group()
+def dataset() -> None:
+    """Build TFRecords and a label map."""
+
+
+@dataset.command("build")
+@click.option("--images", type=click.Path(path_type=Path), required=True, help="Folder of images.")
+@click.option("--annotations", type=click.Path(path_type=Path), help="Folder of XML files; default: beside the images.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for records and label map.")
+@click.option("--eval-fraction", type=float, default=0.1, show_default=True, help="Share kept for evaluation.")
+@click.option("--label", "labels", multiple=True, help="Class names in the order of their ids.")
+@json_option
+def build(
+    images: Path, annotations: Path | None, out: Path, eval_fraction: float, labels: tuple[str, ...], as_json: bool,
+) -> None:
+    """TFRecords and a label map from images and Pascal VOC XML."""
+    from dataclasses import asdict
+
+    from gcpod.data.build import DatasetError, DatasetRequest, build_dataset
+
+    try:
+        manifest = build_dataset(DatasetRequest(images, annotations, out, eval_fraction, labels or None))
+    except DatasetError as e:
+        for finding in e.findings:
+            click.echo(str(finding), err=True)
+        raise
+    if as_json:
+        print_json(asdict(manifest))
+        return
+    for finding in manifest.findings:
+        click.echo(str(finding), err=True)
+    for shard in manifest.shards:
+        click.echo(f"{out / shard.name}: {shard.examples} examples, {shard.size_bytes} bytes")
+    click.echo(f"{manifest.label_map_path}: {', '.join(manifest.read_label_map().names)}")
+
+
+@click.command()
+@file_option
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the packages.")
+@json_option
+def package(file: Path, out: Path | None, as_json: bool) -> None:
+    """Build the packages that a job imports: object_detection, slim, pycocotools and the launcher."""
+    from gcpod.cache import cache_dir
+    from gcpod.cli.common import load_if_there
+    from gcpod.packaging.build import build_packages
+    from gcpod.prepare import Workdir
+    from gcpod.runtimes import find_runtime
+
+    spec = load_if_there(file)
+    runtime = find_runtime(spec.runtime.name)
+    folder = out or Workdir.of(spec).packages(runtime.name)
+    paths = build_packages(runtime, runtime.pythons[0], folder, cache_dir()).paths
+    if as_json:
+        print_json([str(path) for path in paths])
+    else:
+        for path in paths:
+            click.echo(f"{path}: {path.stat().st_size} bytes")
+
+
+@click.command()
+@cloud_options
+@json_option
+def upload(file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
+    """Put records, label map, config, packages and checkpoint into the bucket."""
+    run = _run(file, local, endpoint)
+    layout = run.upload().layout
+    if as_json:
+        print_json({"run": str(layout.root), "config": str(layout.config), "data": str(layout.data)})
+    else:
+        click.echo(str(layout.root))
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["train", "eval", "export"]))
+@cloud_options
+@json_option
+@click.option("--retry", is_flag=True, help="A new attempt, where the last one failed or was cancelled.")
+def submit(kind: Kind, file: Path, local: bool, endpoint: str | None, as_json: bool, retry: bool) -> None:
+    """Upload what is missing and submit one job; a job that was submitted before is only named."""
+    info = _run(file, local, endpoint, retry=retry).submit(kind)
+    if as_json:
+        print_json({"name": info.name, "state": info.state.value})
+    else:
+        click.echo(f"{info.name} {info.state.short}")
+
+
+@click.group()
+def tensorboard() -> None:
+    """Fetch the TensorBoard files of a run."""
+
+
+@tensorboard.command()
+@cloud_options
+@json_option
+@click.option("--out", type=click.Path(path_type=Path), help="Local folder.")
+def fetch(file: Path, local: bool, endpoint: str | None, as_json: bool, out: Path | None) -> None:
+    """Bring the event files up to date: only new bytes travel."""
+    folder, fetched = _run(file, local, endpoint).fetch(out)
+    if as_json:
+        print_json({"folder": str(folder), "files": fetched.files, "bytes": fetched.bytes})
+    else:
+        click.echo(f"{fetched.files} files changed, {fetched.bytes} bytes fetched: tensorboard --logdir {folder}")
+
+
+@click.group()
+def runtime() -> None:
+    """List what jobs can run in."""
+
+
+@runtime.command("list")
+@json_option
+def list_runtimes(as_json: bool) -> None:
+    """The runtimes that gcpod.yaml may name."""
+    from gcpod.runtimes import all_runtimes
+
+    runtimes = list(all_runtimes().values())
+    if as_json:
+        print_json([{"name": r.name, "tensorflow": r.tensorflow, "pythons": r.pythons} for r in runtimes])
+        return
+    for found in runtimes:
+        click.echo(f"{found.name}: TensorFlow {found.tensorflow}, Python {found.pythons[0]}; {found.good_for}")
+
+
+def _run(file: Path, local: bool, endpoint: str | None, **options: Any) -> Run:
+    from rich.console import Console
+
+    from gcpod.cli.show import Screen
+    from gcpod.run import Run, RunOptions
+
+    spec = load(file)
+    return Run(spec, open_session(spec, local, endpoint), Screen(Console(stderr=True)), RunOptions(**options))

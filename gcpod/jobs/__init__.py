@@ -1,0 +1,1 @@
+"""Jobs on Vertex AI: requests, exactly-once submission, watching, logs."""

@@ -1,0 +1,71 @@
+"""Where a run's things lie in the bucket: the one place that knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gcpod.uris import GcsUri
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Addresses of one run below its root, ``BUCKET/runs/RUN``.
+
+    ``model`` and ``model/`` + ``logs`` agree with Vertex AI's AIP_MODEL_DIR, which is baseOutputDirectory + ``/model/``
+    (https://cloud.google.com/vertex-ai/docs/training/code-requirements#environment-variables).
+    """
+
+    root: GcsUri
+
+    @classmethod
+    def of(cls, bucket: GcsUri, run_id: str) -> RunLayout:
+        return cls(bucket / "runs" / run_id)
+
+    @property
+    def data(self) -> GcsUri:
+        """Records and label map."""
+        return self.root / "data"
+
+    @property
+    def label_map(self) -> GcsUri:
+        return self.data / "label_map.pbtxt"
+
+    @property
+    def config(self) -> GcsUri:
+        return self.root / "pipeline.config"
+
+    @property
+    def packages(self) -> GcsUri:
+        return self.root / "packages"
+
+    @property
+    def checkpoint(self) -> GcsUri:
+        """Folder of the fine-tune checkpoint when it comes from this machine."""
+        return self.root / "fine_tune"
+
+    @property
+    def model(self) -> GcsUri:
+        """The trainer's model_dir: checkpoints, ``train/`` and ``eval/`` event files."""
+        return self.root / "model"
+
+    @property
+    def export(self) -> GcsUri:
+        """``saved_model/``, ``checkpoint/`` and ``pipeline.config`` as the exporter writes them."""
+        return self.root / "export"
+
+    @property
+    def saved_model(self) -> GcsUri:
+        return self.export / "saved_model"
+
+    @property
+    def manifest(self) -> GcsUri:
+        """Written last: says that every upload before it is whole."""
+        return self.root / "manifest.json"
+
+    def claim(self, kind: str, attempt: int) -> GcsUri:
+        """The record that decides who submits a job, and under which name it runs."""
+        return self.root / "jobs" / f"{kind}-{attempt}.json"
+
+    def marker(self, attempt: int) -> GcsUri:
+        """Written by the training job when it ends."""
+        return self.root / "jobs" / f"train-{attempt}.ended.json"

@@ -1,0 +1,247 @@
+"""Everything of a run that needs no network: dataset, config, packages, and the jobs it would ask for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gcpod.cache import cache_dir
+from gcpod.data.build import DatasetRequest, build_dataset
+from gcpod.data.manifest import DatasetManifest
+from gcpod.errors import ConfigError
+from gcpod.jobs.machines import offered
+from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
+from gcpod.layout import RunLayout
+from gcpod.packaging.build import Packages, build_packages
+from gcpod.pipeline.render import RenderRequest, render_config, template_text
+from gcpod.runtimes import Runtime, find_runtime, image_python
+from gcpod.session import Settings
+from gcpod.spec import MachineSpec, Spec, whole_blocks
+from gcpod.storage.plan import LocalFile, local_file
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Workdir:
+    """Where a project's runs keep their local files: ``runs/`` beside gcpod.yaml."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, spec: Spec) -> Workdir:
+        return cls(spec.folder / "runs")
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    def packages(self, runtime: str) -> Path:
+        return self.root / "packages" / runtime
+
+    def run(self, run_id: str) -> Path:
+        return self.root / run_id
+
+    def config(self, run_id: str) -> Path:
+        return self.run(run_id) / "pipeline.config"
+
+    def tensorboard(self, run_id: str) -> Path:
+        return self.run(run_id) / "tensorboard"
+
+    def result(self, run_id: str) -> Path:
+        return self.run(run_id) / "result.json"
+
+
+def build_spec_dataset(spec: Spec, out: Path | None = None, progress: Any = None) -> DatasetManifest:
+    """The dataset of a spec, built into its workdir, or at once when it lies there already.
+
+    Raises:
+        DataError: the images or annotations are wrong.
+    """
+    images = spec.local_path(spec.data.images)
+    annotations = spec.local_path(spec.data.annotations) if spec.data.annotations else None
+    request = DatasetRequest(
+        images=images, annotations=annotations, out=out or Workdir.of(spec).dataset,
+        eval_fraction=spec.data.eval_fraction, labels=spec.data.labels,
+    )
+    return build_dataset(request, progress)
+
+
+def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout) -> str:
+    """The pipeline config of a run.
+
+    Raises:
+        ConfigError: the template is missing or damaged.
+    """
+    template, where = template_text(spec.model.template, spec.folder)
+    steps = whole_blocks(spec.train.steps)
+    return render_config(template, RenderRequest(
+        num_classes=manifest.num_classes,
+        records=_pattern(manifest, "train", layout),
+        eval_records=_pattern(manifest, "eval", layout),
+        label_map=str(layout.label_map),
+        batch_size=spec.train.batch_size,
+        steps=steps,
+        warmup_steps=spec.train.warmup_steps if spec.train.warmup_steps is not None else steps // 10,
+        image_size=spec.model.image_size,
+        depth_multiplier=spec.model.depth_multiplier,
+        learning_rate=spec.train.learning_rate,
+        fine_tune_checkpoint=checkpoint_address(spec, layout),
+        fine_tune_checkpoint_type=spec.model.fine_tune_checkpoint_type,
+    ), where)
+
+
+def _pattern(manifest: DatasetManifest, split: Any, layout: RunLayout) -> str:
+    """The shards of a split as one file pattern, ``train-?????-of-00002.tfrecord``."""
+    shards = manifest.shard_paths(split)
+    return str(layout.data / f"{split}-?????-of-{len(shards):05d}.tfrecord")
+
+
+def checkpoint_address(spec: Spec, layout: RunLayout) -> str | None:
+    """The gs:// prefix the job restores from; a local checkpoint is uploaded to the run's own folder."""
+    given = spec.model.fine_tune_checkpoint
+    if given is None or given.startswith("gs://"):
+        return given
+    return str(layout.checkpoint / Path(given).name)
+
+
+def checkpoint_files(spec: Spec) -> list[Path]:
+    """The files of a local fine-tune checkpoint; none when it is absent or in a bucket already.
+
+    Raises:
+        ConfigError: C201, the prefix has no ``.index`` or no ``.data`` file.
+    """
+    given = spec.model.fine_tune_checkpoint
+    if given is None or given.startswith("gs://"):
+        return []
+    prefix = spec.local_path(given)
+    files = sorted(p for p in prefix.parent.glob(f"{prefix.name}.*") if p.suffix == ".index" or ".data-" in p.name)
+    if not any(p.suffix == ".index" for p in files) or not any(".data-" in p.name for p in files):
+        raise ConfigError(
+            "finding the checkpoint", prefix, "there is no such prefix with an .index and a .data file",
+            "give what PREFIX.index and PREFIX.data-00000-of-00001 share", code="C201",
+        )
+    return files
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run ready to upload and submit."""
+
+    spec: Spec
+    run_id: str
+    layout: RunLayout
+    manifest: DatasetManifest
+    config: str
+    packages: Packages
+    machines: dict[Kind, MachineSpec]
+    notes: tuple[str, ...]
+
+    @property
+    def runtime(self) -> Runtime:
+        return find_runtime(self.spec.runtime.name)
+
+    def package_uris(self) -> tuple[str, ...]:
+        return tuple(str(self.layout.packages / path.name) for path in self.packages.paths)
+
+    def plan(self, kind: Kind, attempt: int = 1, train_attempt: int = 1) -> JobPlan:
+        # The trainer image holds the launcher and pycocotools; only Python-package mode needs them sent along.
+        uris = self.package_uris()
+        sent = uris if self.spec.runtime.mode == "package" else uris[:2]
+        train = attempt if kind == "train" else train_attempt
+        return plan_job(kind, attempt, self.spec, self.layout, self.machines[kind], sent, self.run_id, train)
+
+    def request(self, kind: Kind, settings: Settings, attempt: int = 1, train_attempt: int = 1) -> dict[str, Any]:
+        """The body of customJobs.create, as it would go over the wire."""
+        project, region = settings.project.value, settings.region.value
+        image = image_uri(self.spec, self.runtime, self.machines[kind], project, region)
+        return to_request(self.plan(kind, attempt, train_attempt), self.spec, self.layout, self.run_id, image)
+
+    def files(self, config_path: Path) -> list[LocalFile]:
+        """Everything to upload, with its address."""
+        shards = [self.manifest.folder / shard.name for shard in self.manifest.shards]
+        pairs = [
+            *((path, self.layout.data / path.name) for path in (*shards, self.manifest.label_map_path)),
+            (config_path, self.layout.config),
+            *((path, self.layout.packages / path.name) for path in self.packages.paths),
+            *((path, self.layout.checkpoint / path.name) for path in checkpoint_files(self.spec)),
+        ]
+        return [local_file(path, uri) for path, uri in pairs]
+
+
+def machines_of(spec: Spec, region: str) -> tuple[dict[Kind, MachineSpec], tuple[str, ...]]:
+    """The machine each job will run on in a region, and what to say where it is another than asked."""
+    asked: dict[Kind, MachineSpec] = {
+        "train": spec.train.machine, "eval": spec.eval.machine, "export": spec.export.machine,
+    }
+    answers = {kind: offered(machine, region) for kind, machine in asked.items()}
+    notes = tuple(f"{kind}: {note}" for kind, (_, note) in answers.items() if note)
+    return {kind: machine for kind, (machine, _) in answers.items()}, notes
+
+
+def run_name(spec: Spec, dataset_digest: str) -> str:
+    """The name of a run: the same inputs always give the same, so that a second start finds the first.
+
+    What changes what is learned counts; machines, time limits and places do not.
+    """
+    template, _ = template_text(spec.model.template, spec.folder)
+    train = {k: v for k, v in asdict(spec.train).items() if k not in ("machine", "timeout_hours")}
+    runtime = {"name": spec.runtime.name, "mode": spec.runtime.mode, "image": spec.runtime.image}
+    inputs = [dataset_digest, template, asdict(spec.model), train, runtime]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    return f"{spec.name}-{digest[:8]}"
+
+
+def prepare(
+    spec: Spec, settings: Settings, *, run_id: Callable[[str], str] = lambda name: name,
+    say: Say = lambda _: None, cache: Path | None = None,
+) -> Prepared:
+    """Builds the dataset, the packages and the config of a run.
+
+    Args:
+        spec: what to train.
+        settings: for the bucket and the region.
+        run_id: chooses the id of the run from its name; by default the name itself.
+        say: told what is being done.
+        cache: the user's cache directory unless given.
+
+    Raises:
+        DataError, ConfigError, PackageError, SpecError: an input is wrong.
+    """
+    checkpoint_files(spec)
+    workdir, runtime = Workdir.of(spec), find_runtime(spec.runtime.name)
+    manifest = build_spec_dataset(spec)
+    counts = ", ".join(f"{n} {split}" for split, n in manifest.images.items())
+    labels = ", ".join(manifest.read_label_map().names)
+    say(f"dataset: {counts} images of {manifest.num_classes} classes ({labels})")
+    for finding in manifest.findings:
+        say(str(finding))
+    machines, notes = machines_of(spec, settings.region.value)
+    image = image_uri(spec, runtime, machines["train"], settings.project.value, settings.region.value)
+    python = image_python(runtime, image)
+    packages = build_packages(runtime, python, workdir.packages(runtime.name), cache or cache_dir())
+    say(f"packages: {', '.join(path.name for path in packages.paths)}")
+    chosen = run_id(run_name(spec, manifest.digest))
+    layout = RunLayout.of(settings.bucket_uri, chosen)
+    config = render_spec_config(spec, manifest, layout)
+    return Prepared(spec, chosen, layout, manifest, config, packages, machines, notes)
+
+
+def requests_of(prepared: Prepared, settings: Settings, kinds: Sequence[Kind] = KINDS) -> list[dict[str, Any]]:
+    """The requests of a first attempt, for ``--dry-run``."""
+    return [prepared.request(kind, settings) for kind in kinds]
+
+
+def write_config(prepared: Prepared) -> Path:
+    """Puts the rendered config into the run's local folder."""
+    path = Workdir.of(prepared.spec).config(prepared.run_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(prepared.config, encoding="utf-8")
+    return aside.replace(path)
+
+

@@ -1,0 +1,1 @@
+"""What a run produced: TensorBoard files and metrics."""

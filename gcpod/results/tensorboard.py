@@ -1,0 +1,78 @@
+"""A run's TensorBoard files mirrored to a local folder: at each poll only the bytes that are new."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+
+from gcpod.errors import StorageError
+from gcpod.storage.objects import ObjectInfo, Objects
+from gcpod.storage.plan import file_crc32c
+from gcpod.uris import GcsUri, inside
+
+_MARK = "events.out.tfevents."
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What one poll brought: files that changed, and bytes that came over the network."""
+
+    files: int
+    bytes: int
+
+
+def fetch_tensorboard(objects: Objects, model: GcsUri, folder: Path) -> Fetched:
+    """Brings the event files below ``model`` up to date in ``folder``, keeping their subfolders.
+
+    Event files only grow, so the new bytes are asked for from the known size on, of the very generation listed, and
+    the whole is checked against its checksum; a file that did not just grow is fetched anew.
+
+    Raises:
+        StorageError, AuthError: the bucket cannot be read.
+    """
+    files = transferred = 0
+    for info in objects.list(model):
+        if _MARK not in info.uri.name:
+            continue
+        path = inside(folder, info.uri.name.removeprefix(model.prefix))
+        brought = _bring(objects, info, path)
+        files += brought is not None
+        transferred += brought or 0
+    return Fetched(files, transferred)
+
+
+def _bring(objects: Objects, info: ObjectInfo, path: Path) -> int | None:
+    """The number of bytes fetched for one file; None when nothing had to be."""
+    known = path.stat().st_size if path.exists() else 0
+    if known == info.size and (known == 0 or file_crc32c(path) == info.crc32c):
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tail = path.with_name(path.name + ".part")
+    try:
+        if 0 < known < info.size:
+            objects.fetch(info.uri, info.generation, known, tail)
+            new = tail.read_bytes()
+            if _joined(path, new) == info.crc32c:
+                with path.open("ab") as f:
+                    f.write(new)
+                return len(new)
+        objects.fetch(info.uri, info.generation, 0, tail)
+        tail.replace(path)
+        return info.size
+    except StorageError as e:
+        # The writer replaced the object between the listing and the read: the next poll brings it.
+        if "412" in e.found or "404" in e.found:
+            return None
+        raise
+    finally:
+        tail.unlink(missing_ok=True)
+
+
+def _joined(path: Path, new: bytes) -> str:
+    checksum = google_crc32c.Checksum()
+    checksum.update(path.read_bytes())
+    checksum.update(new)
+    return base64.b64encode(checksum.digest()).decode()

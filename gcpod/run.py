@@ -1,0 +1,290 @@
+"""The whole run: upload, train, evaluate beside it, export, and what came of it.
+
+Every step first looks whether it is done: a second start after any interruption goes on where the first stopped, and
+a job is submitted once (jobs/submit.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from gcpod.errors import JobFailedError, StorageError
+from gcpod.jobs.logs import LogLine, LogReader
+from gcpod.jobs.progress import read_progress
+from gcpod.jobs.request import KINDS, RUN_LABEL, Kind, label
+from gcpod.jobs.service import Jobs, OutageError
+from gcpod.jobs.submit import Submitter
+from gcpod.jobs.watch import MAX_POLL_S, POLL_S, result
+from gcpod.layout import RunLayout
+from gcpod.prepare import Prepared, Workdir, prepare, write_config
+from gcpod.results.metrics import read_metrics
+from gcpod.results.report import RunResult, write_result
+from gcpod.results.tensorboard import Fetched, fetch_tensorboard
+from gcpod.session import Session
+from gcpod.spec import Spec, whole_blocks
+from gcpod.status import JobInfo, JobState, Progress
+from gcpod.storage.objects import Objects
+from gcpod.storage.transfer import upload_files
+
+_SHARE = 0.1
+"""Of the time since something last happened, as the pause before the next poll."""
+
+
+class Reporter(Protocol):
+    """Told what happens in a run; the command line shows it, tests collect it."""
+
+    def say(self, text: str) -> None:
+        """A step was done."""
+
+    def state(self, kind: Kind, info: JobInfo) -> None:
+        """A job was submitted or changed its state."""
+
+    def lines(self, kind: Kind, lines: list[LogLine]) -> None:
+        """A job logged something."""
+
+    def progress(self, kind: Kind, progress: Progress) -> None:
+        """A job came further."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run deals with what lies there.
+
+    Attributes:
+        again: start a new run even though one of the same inputs has been made.
+        again_when_done: the same, but only when the newest such run came to its end.
+        retry: submit a new attempt of a job whose last one failed or was cancelled.
+    """
+
+    again: bool = False
+    again_when_done: bool = False
+    retry: bool = False
+
+
+@dataclass
+class _Followed:
+    """A job while it is watched."""
+
+    info: JobInfo
+    reader: LogReader
+    progress: Progress = field(default_factory=Progress)
+
+
+class Run:
+    """One run of a spec in a session; ``start`` does everything that is not done yet.
+
+    Args:
+        spec: what to train.
+        session: who and where.
+        reporter: told what happens.
+        clock, sleep: seconds; the process's own unless given.
+    """
+
+    def __init__(
+        self, spec: Spec, session: Session, reporter: Reporter, options: RunOptions | None = None,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.spec, self.session, self.reporter = spec, session, reporter
+        self.options = options or RunOptions()
+        self.clock, self.sleep = clock, sleep
+        self.jobs, self.objects = Jobs(session), Objects(session)
+        self.submitter = Submitter(self.jobs, self.objects, clock, sleep)
+        self.followed: dict[Kind, _Followed] = {}
+        self._train_attempt = 1
+
+    def start(self) -> RunResult:
+        """Runs to the end.
+
+        Raises:
+            GcpodError: an input is wrong, the cloud refuses, or a job failed.
+        """
+        prepared = self.upload()
+        self._work(prepared)
+        return self._result(prepared)
+
+    def upload(self) -> Prepared:
+        """Builds what is missing and makes the bucket hold it.
+
+        Raises:
+            GcpodError: an input is wrong, or the bucket cannot be written.
+        """
+        bucket = self.session.settings.bucket_uri
+        made = self.objects.ensure_bucket(bucket.bucket)
+        self.reporter.say(f"bucket: gs://{bucket.bucket}" + (" (made)" if made else ""))
+        prepared = prepare(self.spec, self.session.settings, run_id=self._run_id, say=self.reporter.say)
+        for note in prepared.notes:
+            self.reporter.say(f"machine of {note}")
+        upload_run(self.objects, prepared, self.reporter.say)
+        return prepared
+
+    def submit(self, kind: Kind) -> JobInfo:
+        """Uploads what is missing and submits one job, or finds it where it was submitted before.
+
+        Raises:
+            GcpodError: as for upload, or the service refuses the job.
+        """
+        prepared = self.upload()
+        while self.submitter.find(prepared.layout.claim("train", self._train_attempt + 1)) is not None:
+            self._train_attempt += 1
+        self._submit(kind, prepared)
+        return self.followed[kind].info
+
+    def fetch(self, out: Path | None = None) -> tuple[Path, Fetched]:
+        """Brings the run's event files up to date in a local folder, by default the run's own.
+
+        Raises:
+            GcpodError: an input is wrong, or the bucket cannot be read.
+        """
+        prepared = prepare(self.spec, self.session.settings, run_id=self._run_id)
+        folder = out or Workdir.of(self.spec).tensorboard(prepared.run_id)
+        return folder, fetch_tensorboard(self.objects, prepared.layout.model, folder)
+
+    def _run_id(self, name: str) -> str:
+        """The newest run of these inputs, or a fresh one when asked for another."""
+        bucket, number = self.session.settings.bucket_uri, 1
+        while self.objects.exists(RunLayout.of(bucket, _numbered(name, number)).manifest):
+            number += 1
+        newest = _numbered(name, max(1, number - 1))
+        done = self.options.again_when_done and Workdir.of(self.spec).result(newest).exists()
+        return _numbered(name, number) if self.options.again or done else newest
+
+    def _work(self, prepared: Prepared) -> None:
+        """Submits each job when its turn comes and follows all of them to their ends."""
+        self._submit("train", prepared)
+        quiet_since = self.clock()
+        while True:
+            moved = self._poll(prepared)
+            if self._next(prepared):
+                moved = True
+            if self._over():
+                break
+            quiet_since = self.clock() if moved else quiet_since
+            self.sleep(min(MAX_POLL_S, max(POLL_S, _SHARE * (self.clock() - quiet_since))))
+        self._poll(prepared)
+        for kind in KINDS:
+            if kind in self.followed:
+                result(self.followed[kind].info)
+
+    def _next(self, prepared: Prepared) -> bool:
+        """Submits what may start now; returns whether it did."""
+        train, before = self.followed["train"].info.state, len(self.followed)
+        if "eval" not in self.followed and self._evaluable(train, prepared):
+            self._submit("eval", prepared)
+        if "export" not in self.followed and train is JobState.SUCCEEDED:
+            self._submit("export", prepared)
+        if self._train_failed:
+            # Nothing more can come to be evaluated: its machine is not paid for waiting.
+            evaluation = self.followed.get("eval")
+            if evaluation and evaluation.info.state in (JobState.QUEUED, JobState.PENDING, JobState.RUNNING):
+                self.jobs.cancel(evaluation.info.name)
+        return len(self.followed) > before
+
+    def _evaluable(self, train: JobState, prepared: Prepared) -> bool:
+        if train is JobState.RUNNING:
+            return self.objects.exists(prepared.layout.model / "checkpoint")
+        return train is JobState.SUCCEEDED
+
+    @property
+    def _train_failed(self) -> bool:
+        state = self.followed["train"].info.state
+        return state.terminal and state is not JobState.SUCCEEDED
+
+    def _over(self) -> bool:
+        ended = all(followed.info.state.terminal for followed in self.followed.values())
+        return ended and (self._train_failed or len(self.followed) == len(KINDS))
+
+    def _submit(self, kind: Kind, prepared: Prepared) -> None:
+        """Submits a job, or finds the one that an earlier start submitted."""
+        attempt = self._attempt_of(kind, prepared.layout)
+        if kind == "train":
+            self._train_attempt = attempt
+        body = prepared.request(kind, self.session.settings, attempt, self._train_attempt)
+        info = self.submitter.submit(body, prepared.layout.claim(kind, attempt))
+        steps = whole_blocks(self.spec.train.steps) if kind == "train" else None
+        self.followed[kind] = _Followed(info, LogReader(self.session, info.id), Progress(total_steps=steps))
+        self.reporter.state(kind, info)
+
+    def _attempt_of(self, kind: Kind, layout: RunLayout) -> int:
+        """The attempt to go on with: the last one made, or the next when that failed and a retry is wanted."""
+        attempt = 1
+        while True:
+            name = self.submitter.find(layout.claim(kind, attempt))
+            if name is None:
+                return attempt
+            info = self.jobs.get(name)
+            if not info.state.terminal or info.state is JobState.SUCCEEDED:
+                return attempt
+            following = self.submitter.find(layout.claim(kind, attempt + 1))
+            if following is None and not self.options.retry:
+                raise JobFailedError(
+                    f"going on with the {kind} job", info.name,
+                    f"its last attempt ended {info.state.short}" + (f": {info.error}" if info.error else ""),
+                    f"read `gcpod jobs logs {info.id}`, then submit it anew with `gcpod run --retry`",
+                )
+            attempt += 1
+
+    def _poll(self, prepared: Prepared) -> bool:
+        """One listing for all jobs, their new log lines, the new TensorBoard bytes; returns whether anything moved."""
+        moved = False
+        try:
+            infos = {info.name: info for info in self.jobs.list({RUN_LABEL: label(prepared.run_id)})}
+            for kind, followed in self.followed.items():
+                info = infos.get(followed.info.name) or self.jobs.get(followed.info.name)
+                running = not followed.info.state.terminal
+                if info.state is not followed.info.state:
+                    followed.info, moved = info, True
+                    self.reporter.state(kind, info)
+                if running:
+                    moved = self._read_log(kind, followed) or moved
+            fetch_tensorboard(self.objects, prepared.layout.model, Workdir.of(self.spec).tensorboard(prepared.run_id))
+        except (OutageError, StorageError) as e:
+            self.reporter.say(f"waiting: {e}")
+        return moved
+
+    def _read_log(self, kind: Kind, followed: _Followed) -> bool:
+        lines = followed.reader.poll()
+        if not lines:
+            return False
+        self.reporter.lines(kind, lines)
+        progress = read_progress(followed.progress, (line.text for line in lines))
+        if progress != followed.progress:
+            followed.progress = progress
+            self.reporter.progress(kind, progress)
+        return True
+
+    def _result(self, prepared: Prepared) -> RunResult:
+        folder = Workdir.of(self.spec).tensorboard(prepared.run_id)
+        fetch_tensorboard(self.objects, prepared.layout.model, folder)
+        if not self.objects.exists(prepared.layout.saved_model / "saved_model.pb"):
+            raise StorageError("looking for the exported model", prepared.layout.saved_model, "it is not there",
+                               "run `gcpod run --retry` to export again")
+        outcome = RunResult(
+            run_id=prepared.run_id, root=str(prepared.layout.root), saved_model=str(prepared.layout.saved_model),
+            tensorboard=folder, jobs={kind: followed.info.name for kind, followed in self.followed.items()},
+            metrics=tuple(read_metrics(folder)),
+        )
+        write_result(outcome, Workdir.of(self.spec).result(prepared.run_id))
+        return outcome
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def upload_run(objects: Objects, prepared: Prepared, say: Callable[[str], None]) -> None:
+    """Makes the bucket hold a run's records, config, packages and checkpoint; the manifest last.
+
+    Raises:
+        StorageError, AuthError: the bucket cannot be written.
+    """
+    files = prepared.files(write_config(prepared))
+    plan = upload_files(objects, files, prepared.layout.root)
+    objects.write(prepared.layout.manifest, prepared.manifest.to_json().encode())
+    moved = f"uploaded {len(plan.uploads)} files ({plan.bytes / 1e6:.1f} MB), {len(plan.unchanged)} were there"
+    say(f"{moved}: {prepared.layout.root}")
+
+

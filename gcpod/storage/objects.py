@@ -1,0 +1,171 @@
+"""Small objects of a bucket: read, written under a generation precondition, listed. Errors are coded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gcpod.errors import AuthError, GcpodError, StorageError
+from gcpod.session import Session
+from gcpod.uris import GcsUri
+
+TIMEOUT_S = 60.0
+REGION_OF_LOCAL = "US-CENTRAL1"
+
+
+@dataclass(frozen=True)
+class Content:
+    """An object's bytes and the generation they belong to."""
+
+    content: bytes
+    generation: int
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a listing says; ``crc32c`` is base64 of the big-endian Castagnoli checksum, "" when none was given."""
+
+    uri: GcsUri
+    size: int
+    generation: int
+    crc32c: str
+
+
+@contextmanager
+def translated(tried: str, on: object) -> Iterator[None]:
+    """Turns what Google's storage client raises into coded errors.
+
+    Raises:
+        AuthError: status 401 or 403.
+        StorageError: everything else that the client or the network raises.
+    """
+    from google.api_core.exceptions import GoogleAPICallError, RetryError
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except GcpodError:
+        raise
+    except GoogleAPICallError as e:
+        raise _coded(tried, on, int(e.code or 0), e.message) from e
+    except InvalidResponse as e:
+        raise _coded(tried, on, int(e.response.status_code), str(e.args[0])) from e
+    except GoogleAuthError as e:
+        raise AuthError(tried, on, str(e).splitlines()[0], "run `gcloud auth application-default login`") from e
+    except DataCorruption as e:
+        raise StorageError(tried, on, "the bytes do not match their checksum", "run the command again") from e
+    except (RequestException, RetryError, ConnectionError) as e:
+        raise StorageError(tried, on, f"no answer ({type(e).__name__})", "check the network and run it again") from e
+
+
+def _coded(tried: str, on: object, status: int, message: str) -> GcpodError:
+    text = (message.splitlines() or [""])[0][:300]
+    found = f"the service answered {status}: {text}"
+    if status in (401, 403):
+        return AuthError(tried, on, found, "grant roles/storage.objectAdmin on the bucket")
+    fix = "check the bucket's name, or let `gcpod run` make it" if status == 404 else "run the command again"
+    return StorageError(tried, on, found, fix)
+
+
+class Objects:
+    """The objects a session reaches."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def _blob(self, uri: GcsUri) -> Any:
+        return self.session.storage.bucket(uri.bucket).blob(uri.name)
+
+    def ensure_bucket(self, name: str) -> bool:
+        """Makes the bucket in the session's region where it is missing; returns whether it was made.
+
+        Training on a TPU needs a regional bucket (https://cloud.google.com/vertex-ai/docs/training/training-with-tpu-vm).
+
+        Raises:
+            StorageError, AuthError: it can be neither found nor made.
+        """
+        from google.api_core.exceptions import Conflict, NotFound
+
+        client = self.session.storage
+        with translated("looking for the bucket", f"gs://{name}"):
+            try:
+                client.get_bucket(name, timeout=TIMEOUT_S)
+                return False
+            except NotFound:
+                pass
+        location = REGION_OF_LOCAL if self.session.is_local else self.session.region
+        with translated("making the bucket", f"gs://{name}"):
+            bucket = client.bucket(name)
+            bucket.iam_configuration.uniform_bucket_level_access_enabled = True
+            try:
+                client.create_bucket(bucket, location=location, timeout=TIMEOUT_S)
+            except Conflict:
+                return False
+        return True
+
+    def read(self, uri: GcsUri) -> Content | None:
+        """The bytes of an object and their generation; None when there is none."""
+        from google.api_core.exceptions import NotFound
+
+        with translated("reading", uri):
+            blob = self._blob(uri)
+            try:
+                content = blob.download_as_bytes(timeout=TIMEOUT_S)
+            except NotFound:
+                return None
+            return Content(content, int(blob.generation))
+
+    def write_if(self, uri: GcsUri, content: bytes, generation: int) -> int | None:
+        """Writes if the object's generation is the given one (0: does not exist); None when it is another.
+
+        After a lost reply the client's own repeat meets its first write and gets 412, so a refusal only counts when
+        the bytes there are not ours.
+
+        Returns:
+            the new generation.
+        """
+        from google.api_core.exceptions import PreconditionFailed
+
+        with translated("writing", uri):
+            blob = self._blob(uri)
+            try:
+                blob.upload_from_string(content, if_generation_match=generation, timeout=TIMEOUT_S)
+                return int(blob.generation)
+            except PreconditionFailed:
+                pass
+        there = self.read(uri)
+        return there.generation if there and there.content == content and there.generation != generation else None
+
+    def write(self, uri: GcsUri, content: bytes) -> None:
+        """Writes whatever is there."""
+        with translated("writing", uri):
+            self._blob(uri).upload_from_string(content, timeout=TIMEOUT_S)
+
+    def exists(self, uri: GcsUri) -> bool:
+        with translated("looking for", uri):
+            return bool(self._blob(uri).exists(timeout=TIMEOUT_S))
+
+    def list(self, prefix: GcsUri) -> list[ObjectInfo]:
+        """Everything below a prefix, without the empty "directory" objects that TensorFlow writes."""
+        with translated("listing", prefix):
+            blobs = self.session.storage.list_blobs(prefix.bucket, prefix=prefix.prefix or None, timeout=TIMEOUT_S)
+            return [
+                ObjectInfo(GcsUri(prefix.bucket, b.name), int(b.size), int(b.generation), b.crc32c or "")
+                for b in blobs if not b.name.endswith("/")
+            ]
+
+    def fetch(self, uri: GcsUri, generation: int, start: int, into: Path, mode: str = "wb") -> None:
+        """Writes an object's bytes from ``start`` to a file; the generation pins which bytes.
+
+        Raises:
+            StorageError: also when that generation is gone.
+        """
+        with translated("fetching", uri), into.open(mode) as f:
+            blob = self.session.storage.bucket(uri.bucket).blob(uri.name)
+            blob.download_to_file(f, start=start or None, if_generation_match=generation, timeout=TIMEOUT_S,
+                                  raw_download=True)

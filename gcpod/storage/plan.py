@@ -1,0 +1,76 @@
+"""What an upload would do: pure comparison of local files with one listing of the bucket."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+
+from gcpod.storage.objects import ObjectInfo
+from gcpod.uris import GcsUri
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to upload and its checksum, base64 of the big-endian CRC32C as Cloud Storage gives it."""
+
+    path: Path
+    uri: GcsUri
+    size: int
+    crc32c: str
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file that must move; ``generation`` is the one it replaces, 0 where there is none."""
+
+    file: LocalFile
+    generation: int
+
+
+@dataclass(frozen=True)
+class UploadPlan:
+    """Which files move and which lie there already."""
+
+    uploads: tuple[Upload, ...]
+    unchanged: tuple[LocalFile, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(u.file.size for u in self.uploads)
+
+
+def file_crc32c(path: Path) -> str:
+    """The checksum of a file's bytes, as Cloud Storage's ``crc32c`` field gives it."""
+    checksum = google_crc32c.Checksum()
+    with path.open("rb") as f:
+        while block := f.read(_BLOCK):
+            checksum.update(block)
+    return base64.b64encode(checksum.digest()).decode()
+
+
+def local_file(path: Path, uri: GcsUri) -> LocalFile:
+    return LocalFile(path, uri, path.stat().st_size, file_crc32c(path))
+
+
+def plan_upload(files: Iterable[LocalFile], there: Iterable[ObjectInfo]) -> UploadPlan:
+    """Compares by size and checksum.
+
+    Args:
+        files: what should be there.
+        there: a listing that covers their prefixes.
+    """
+    by_uri: Mapping[GcsUri, ObjectInfo] = {info.uri: info for info in there}
+    uploads, unchanged = [], []
+    for file in files:
+        info = by_uri.get(file.uri)
+        if info is not None and info.size == file.size and info.crc32c == file.crc32c:
+            unchanged.append(file)
+        else:
+            uploads.append(Upload(file, info.generation if info else 0))
+    return UploadPlan(tuple(uploads), tuple(unchanged))
