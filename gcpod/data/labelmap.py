@@ -7,12 +7,13 @@ The file format is protobuf text (https://protobuf.dev/reference/protobuf/textfo
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcpod.data.pbtxt import Message, parse_text
-from gcpod.errors import DataError
+from gcpod.errors import ConfigError, DataError
+from gcpod.textproto import Message, Scalar, parse, position
 
 _MAX_ID = (1 << 31) - 1
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -107,14 +108,19 @@ def parse_pbtxt(text: str, path: Path) -> LabelMap:
         DataError: D101; not protobuf text, or ids and names that `LabelMap` refuses; with the line where one is at
             fault.
     """
+    try:
+        fields = parse(text, str(path)).fields
+    except ConfigError as err:
+        raise _wrong(err.on, err.found, err.fix) from err
     items: dict[str | int, LabelItem] = {}
-    for field in parse_text(text, path).fields:
-        if field.name != "item" or not isinstance(field.value, Message):
-            raise _wrong(f"{path}:{field.line}", f"{field.name!r} is no item", "write item { id: 1 name: 'x' }")
-        item = _item(field.value, field.line, path)
+    for name, offset, value in fields:
+        where = f"{path}:{position(text, offset)}"
+        if name != "item" or not isinstance(value, Message):
+            raise _wrong(where, f"{name!r} is no item", "write item { id: 1 name: 'x' }")
+        item = _item(value, where)
         for key in (item.id, item.name):
             if key in items:
-                raise _wrong(f"{path}:{field.line}", f"{key!r} is already taken", "give each item its own id and name")
+                raise _wrong(where, f"{key!r} is already taken", "give each item its own id and name")
             items[key] = item
     if not items:
         raise _wrong(path, "it holds no item", "write item { id: 1 name: 'x' }")
@@ -146,31 +152,31 @@ def _quoted(text: str) -> str:
     return f"'{''.join(map(escaped, text))}'"
 
 
-def _item(message: Message, line: int, path: Path) -> LabelItem:
-    found: dict[str, str | bytes | Message] = {}
-    for field in message.fields:
-        if field.name in ("id", "name", "display_name"):
-            if field.name in found:
-                raise _wrong(f"{path}:{field.line}", f"{field.name} stands twice in one item", "keep one")
-            found[field.name] = field.value
-    number = found.get("id")
-    if not isinstance(number, str) or not number.isascii() or not number.isdigit() or len(number) > 10:
-        raise _wrong(f"{path}:{line}", "the item has no whole number as id", "write id: 1, 2, 3…")
-    name = _label(found.get("name", b""), line, path)
-    display_name = _label(found.get("display_name", b""), line, path)
+def _item(message: Message, where: str) -> LabelItem:
+    found = {}
+    for key in ("id", "name", "display_name"):
+        values = message.all(key)
+        if len(values) > 1:
+            raise _wrong(where, f"{key} stands twice in one item", "keep one")
+        found[key] = values[0] if values else None
+    number = found["id"]
+    if not isinstance(number, Scalar) or not re.fullmatch("[0-9]{1,10}", number.text):
+        raise _wrong(where, "the item has no whole number as id", "write id: 1, 2, 3…")
+    name, display_name = _label(found["name"], where), _label(found["display_name"], where)
     try:
-        return LabelMap((LabelItem(int(number), name or display_name, display_name),)).items[0]
+        return LabelMap((LabelItem(int(number.text), name or display_name, display_name),)).items[0]
     except DataError as err:
-        raise _wrong(f"{path}:{line}", err.found, err.fix) from err
+        raise _wrong(where, err.found, err.fix) from err
 
 
-def _label(value: str | bytes | Message, line: int, path: Path) -> str:
-    if not isinstance(value, bytes):
-        raise _wrong(f"{path}:{line}", "a name is not in quotes", "write name: 'x'")
-    try:
-        return value.decode()
-    except UnicodeDecodeError as err:
-        raise _wrong(f"{path}:{line}", "a name is not UTF-8", "store the file as UTF-8") from err
+def _label(value: Scalar | Message | None, where: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, Scalar) or not value.quoted:
+        raise _wrong(where, "a name is not in quotes", "write name: 'x'")
+    if any("\ud800" <= char <= "\udfff" for char in value.value):
+        raise _wrong(where, "a name is not UTF-8", "store the file as UTF-8")
+    return value.value
 
 
 def _wrong(on: object, found: str, fix: str) -> DataError:

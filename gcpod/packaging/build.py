@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from gcpod.packaging.protos import SUFFIX, modernise
 from gcpod.packaging.sdist import Sdist, pack
 from gcpod.packaging.source import Runner, fetch_pycocotools, fetch_source, read_tree, run_command
 from gcpod.runtimes import LAUNCHER, Runtime
@@ -56,8 +57,9 @@ def build_packages(runtime: Runtime, python: str, out: Path, cache: Path, runner
 
 
 def _wanted(tree: dict[str, bytes]) -> dict[str, bytes]:
-    """Modules and data without tests and documentation, which no job imports."""
-    return {p: c for p, c in tree.items() if not p.endswith(_LEFT_OUT) or p.endswith(_NEEDED_TESTS)}
+    """Modules and data without tests and documentation, which no job imports; protobuf modules in today's form."""
+    kept = {p: c for p, c in tree.items() if not p.endswith(_LEFT_OUT) or p.endswith(_NEEDED_TESTS)}
+    return {p: modernise(c.decode(), p).encode() if p.endswith(SUFFIX) else c for p, c in kept.items()}
 
 
 def _launcher_files() -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gcpod.errors import ConfigError
-from gcpod.pipeline.textproto import Message, Scalar, parse
+from gcpod.textproto import Message, Scalar, parse
 
 
 def quote(value: str) -> str:

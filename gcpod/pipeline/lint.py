@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gcpod.errors import ConfigError
-from gcpod.pipeline.textproto import Message, Scalar, parse, position
 from gcpod.spec import STEPS_PER_BLOCK
 from gcpod.status import Finding
+from gcpod.textproto import Message, Scalar, parse, position
 
 _PATHS = re.compile(r"(^|\.)(input_path|label_map_path|fine_tune_checkpoint|label_map|model_dir)$")
 _CHECKPOINT_TYPES = ("detection", "classification", "fine_tune", "full")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gcpod.errors import ConfigError
 from gcpod.pipeline.edit import edit, quote
-from gcpod.pipeline.textproto import Message, Scalar, parse
+from gcpod.textproto import Message, Scalar, parse
 
 TEMPLATES = Path(__file__).parent / "templates"
 _RATE = "train_config.optimizer.{optimizer}.learning_rate"

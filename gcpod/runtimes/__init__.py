@@ -84,6 +84,13 @@ def image_python(runtime: Runtime, image_uri: str) -> str:
     return runtime.pythons[0] if _repository(image_uri) in runtime.images.values() else runtime.prebuilt_python
 
 
+def image_pythons(runtime: Runtime, image_uri: str) -> tuple[str, ...]:
+    """The versions of Python that can stand for an image, its own first."""
+    own = image_python(runtime, image_uri)
+    trainer = _repository(image_uri) in runtime.images.values()
+    return (own, *(v for v in runtime.pythons if v != own)) if trainer else (own,)
+
+
 def _repository(image_uri: str) -> str:
     return image_uri.split("@", 1)[0].rsplit("/", 1)[-1].split(":", 1)[0]
 

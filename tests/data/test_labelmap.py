@@ -65,9 +65,9 @@ def test_labels_are_found_by_display_name_too_and_the_nearest_is_named() -> None
 
 @pytest.mark.parametrize(("text", "found"), [
     ("", "holds no item"),
-    ("item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", r":2: 1 is already taken"),
-    ("item { id: 1 name: 'a' }\n\nitem { id: 2 name: 'a' }", r":3: 'a' is already taken"),
-    ("item { id: 0 name: 'a' }", ":1: id 0 is used twice or outside 1"),
+    ("item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", ":2:1: 1 is already taken"),
+    ("item { id: 1 name: 'a' }\n\nitem { id: 2 name: 'a' }", ":3:1: 'a' is already taken"),
+    ("item { id: 0 name: 'a' }", ":1:1: id 0 is used twice or outside 1"),
     ("item { id: 99999999999 name: 'a' }", "no whole number as id"),
     ("item { id: -1 name: 'a' }", "no whole number as id"),
     ("item { name: 'a' }", "no whole number as id"),
@@ -76,13 +76,13 @@ def test_labels_are_found_by_display_name_too_and_the_nearest_is_named() -> None
     ("item { id: 1\n name: a }", "a name is not in quotes"),
     ("item { id: 1 name: '\\377' }", "not UTF-8"),
     ("item { id: 1 name: 'a' ", "end of the file"),
-    ("item { id: 1\n name 'a' }", ":2: ':' is missing after 'name'"),
-    ("item {\n id: 1\n name: 'a }", ":3: .* is not understood"),
+    ("item { id: 1\n name 'a' }", ":2:7: found \"'a'\"; write ':' and a value"),
+    ("item {\n id: 1\n name: 'a }", ":3:8: found a quote that is not closed"),
     ("item { id: 1 name: '\\q' }", "escape"),
-    ("item { id: 1 name: '\\UFFFFFFFF' }", "no character"),
+    ("item { id: 1 name: '\\UFFFFFFFF' }", "found the escape"),
     ("items { id: 1 name: 'a' }", "'items' is no item"),
-    ("item { id: 1 name: 'a' } }", "'}' found"),
-    ("item " + "{ x " * 50, "nested too deep"),
+    ("item { id: 1 name: 'a' } }", "found '}'"),
+    ("item " + "{ x " * 150, "nested deeper than 100"),
 ])
 def test_faulty_maps_name_file_and_line(text: str, found: str) -> None:
     with pytest.raises(DataError, match=found) as caught:

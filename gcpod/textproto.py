@@ -21,7 +21,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _CURLY = "“”„‟‘’‚‛«»"
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
+_SIMPLE = dict(zip("abfnrtv?\\'\"", "\a\b\f\n\r\t\v?\\'\"", strict=True))
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,19 @@ class Token:
 
 @dataclass(frozen=True)
 class Scalar:
-    """A value as written: ``text`` with its quotes, ``value`` without them; offsets in characters."""
+    """A value as written: ``text`` with its quotes, ``value`` without them; offsets in characters.
+
+    Bytes of a string that are no UTF-8 stand in ``value`` as lone surrogates.
+    """
 
     text: str
     value: str
     start: int
     end: int
+
+    @property
+    def quoted(self) -> bool:
+        return self.text[:1] in ("'", '"')
 
 
 @dataclass
@@ -193,21 +201,24 @@ class _Parser:
         raise self.error(opening.start, found, "write a value there")
 
     def strings(self) -> Scalar:
-        first, parts = self.token, []
+        first, content = self.token, b""
         while self.token.kind == "string":
-            parts.append(_unescape(self.token.text[1:-1]))
+            content += self.unescape(self.token)
             self.at += 1
         end = self.tokens[self.at - 1].end
-        return Scalar(self.text[first.start : end], "".join(parts), first.start, end)
+        return Scalar(self.text[first.start : end], content.decode("utf-8", "surrogateescape"), first.start, end)
 
-
-def _unescape(text: str) -> str:
-    def one(match: re.Match[str]) -> str:
-        body = match.group(1)
-        if body[0] in "01234567":
-            return chr(int(body, 8) & 0xFF)
-        if body[0] in "xX" and len(body) > 1:
-            return chr(int(body[1:], 16))
-        return _ESCAPES.get(body, body)
-
-    return re.sub(r"\\([0-7]{1,3}|[xX][0-9a-fA-F]{1,2}|.)", one, text, flags=re.DOTALL)
+    def unescape(self, token: Token) -> bytes:
+        out, at, body = b"", 0, token.text[1:-1]
+        for match in _ESCAPE.finditer(body):
+            octal, hexa, short, long, simple = match.groups()
+            out += body[at : match.start()].encode("utf-8", "surrogatepass")
+            at = match.end()
+            code = int(octal, 8) if octal else int(hexa or short or long or "0", 16)
+            if code > 0x10FFFF or (simple and simple not in _SIMPLE):
+                raise self.error(token.start + match.start() + 1, f"the escape {match.group()!r}", "write it plainly")
+            if octal or hexa:
+                out += bytes((code & 0xFF,))
+            else:
+                out += (_SIMPLE[simple] if simple else chr(code)).encode("utf-8", "surrogatepass")
+        return out + body[at:].encode("utf-8", "surrogatepass")

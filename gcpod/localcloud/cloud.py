@@ -1,0 +1,184 @@
+"""The whole local cloud: storage, custom jobs and their logs; served in this process, or by one of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gcpod.cache import cache_dir
+from gcpod.errors import LocalCloudError
+from gcpod.localcloud.http import Api
+from gcpod.localcloud.jobdb import JobDatabase
+from gcpod.localcloud.jobs_api import jobs_api
+from gcpod.localcloud.logging_api import logging_api
+from gcpod.localcloud.runtime import ensure_environment
+from gcpod.localcloud.scheduler import EnvironmentOf, Scheduler
+from gcpod.localcloud.server import LocalCloud
+
+URL_FILE = "url"
+LOG_FILE = "server.log"
+START_TIMEOUT_S = 30.0
+_LOOK_S = 0.05
+
+
+class JobCloud(LocalCloud):
+    """Storage, custom jobs and log entries below one folder; jobs left unfinished by an earlier server are taken up.
+
+    Args:
+        root: the folder; one server at a time may use it.
+        port: 0 picks a free one.
+        cache: the user's cache directory, for runtimes.
+        environment_of: makes a runtime's interpreter.
+    """
+
+    def __init__(
+        self, root: Path, port: int = 0, cache: Path | None = None, environment_of: EnvironmentOf = ensure_environment,
+    ) -> None:
+        self.last_request = time.monotonic()
+        self.database: JobDatabase | None = None
+        self.scheduler: Scheduler | None = None
+        self._cache, self._environment_of = cache or cache_dir(), environment_of
+        super().__init__(root, port, apis=(self._jobs, lambda _: logging_api(self._open())), middleware=self._noting)
+
+    def start(self) -> JobCloud:
+        super().start()
+        if self.scheduler is not None:
+            self.scheduler.resume()
+        return self
+
+    def __enter__(self) -> JobCloud:
+        return self.start()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last request; 0 while a job has not ended."""
+        return 0.0 if self.scheduler and self.scheduler.active else time.monotonic() - self.last_request
+
+    def _open(self) -> JobDatabase:
+        if self.database is None:
+            self.database = JobDatabase(self.root / "jobs.sqlite")
+        return self.database
+
+    def _jobs(self, cloud: LocalCloud) -> Api:
+        database = self._open()
+        self.scheduler = Scheduler(
+            database, self.root, self._cache, cloud.url, cloud.job_environment(), self._environment_of,
+        )
+        api = jobs_api(database, self.scheduler)
+        api.close = self._close
+        return api
+
+    def _close(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.stop()
+        if self.database is not None:
+            self.database.close()
+        self.scheduler = self.database = None
+
+    def _noting(self, app: ASGIApp) -> ASGIApp:
+        async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+            self.last_request = time.monotonic()
+            await app(scope, receive, send)
+
+        return noting
+
+
+def serve(
+    root: Path, port: int, ready_file: Path | None, idle_exit_s: float | None, announce: Callable[[str], None],
+) -> None:
+    """Serves until SIGTERM, SIGINT or idleness; the base URL is written to files and announced once it serves.
+
+    Raises:
+        LocalCloudError: the folder or the port is taken.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with JobCloud(root, port) as cloud:
+        for path in (root / URL_FILE, ready_file):
+            if path is not None:
+                aside = path.with_name(path.name + ".part")
+                aside.write_text(cloud.url + "\n", encoding="ascii")
+                aside.replace(path)
+        announce(cloud.url)
+        while not stop.wait(1.0):
+            if idle_exit_s is not None and cloud.idle_s > idle_exit_s:
+                break
+
+
+def running_url(root: Path) -> str | None:
+    """The base URL of the server that holds a folder; None when none does."""
+    if not _held(root):
+        return None
+    with suppress(OSError):
+        return (root / URL_FILE).read_text(encoding="ascii").strip() or None
+    return None
+
+
+def _held(root: Path) -> int | None:
+    """The process that holds a folder's lock."""
+    try:
+        with (root / "lock").open("r+", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(lock.read().strip() or 0)
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def ensure_running(
+    root: Path, idle_exit_s: float, clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """The base URL of the folder's server, which is started as a process of its own where none runs.
+
+    It is detached, so that Ctrl-C ends the command and not the jobs, and ends by itself once idle.
+
+    Raises:
+        LocalCloudError: it does not come up.
+    """
+    url = running_url(root)
+    if url is not None:
+        return url
+    root.mkdir(parents=True, exist_ok=True)
+    (root / URL_FILE).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "gcpod", "local", "up", "--root", str(root), "--idle-exit-s", f"{idle_exit_s:g}"]
+    with (root / LOG_FILE).open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )
+    deadline = clock() + START_TIMEOUT_S
+    while clock() < deadline and process.poll() is None:
+        url = running_url(root)
+        if url is not None:
+            return url
+        sleep(_LOOK_S)
+    lines = (root / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+    raise LocalCloudError("starting the local cloud in", root, lines[-1], f"see {root / LOG_FILE}")
+
+
+def stop_running(
+    root: Path, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Ends the folder's server; returns whether there was one. Its unfinished jobs go on when it starts again."""
+    holder = _held(root)
+    if not holder:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(holder, signal.SIGTERM)
+    deadline = clock() + START_TIMEOUT_S
+    while _held(root) and clock() < deadline:
+        sleep(_LOOK_S)
+    return True
