@@ -267,6 +267,9 @@ class Run:
             tensorboard=folder, jobs={kind: followed.info.name for kind, followed in self.followed.items()},
             metrics=tuple(read_metrics(folder)),
         )
+        steps = whole_blocks(self.spec.train.steps)
+        if outcome.final is None or outcome.final.step < steps:
+            self.reporter.say(f"warning: the checkpoint of step {steps} was not evaluated; see the eval job's log")
         write_result(outcome, Workdir.of(self.spec).result(prepared.run_id))
         return outcome
 

@@ -18,6 +18,8 @@ from google.cloud import storage
 
 from gcpod.localcloud.server import LocalCloud
 
+LIVE_BUCKET = os.environ.get("GCPOD_LIVE_BUCKET", "")
+
 
 @dataclass(frozen=True)
 class Space:
@@ -96,16 +98,13 @@ def bucket(client: Any) -> Any:
     return client.create_bucket(f"b-{uuid.uuid4().hex[:12]}")
 
 
-@pytest.fixture(params=["local", "live"])
+@pytest.fixture(params=["local", "live"] if LIVE_BUCKET else ["local"])
 def space(request: pytest.FixtureRequest) -> Iterator[Space]:
     if request.param == "local":
         yield Space(request.getfixturevalue("bucket"), "")
         return
-    name = os.environ.get("GCPOD_LIVE_BUCKET")
-    if not name:
-        pytest.skip("GCPOD_LIVE_BUCKET is not set")
     live = storage.Client()
-    made = Space(live.bucket(name), f"gcpod-contract/{uuid.uuid4().hex}/")
+    made = Space(live.bucket(LIVE_BUCKET), f"gcpod-contract/{uuid.uuid4().hex}/")
     yield made
     made.bucket.delete_blobs(list(made.bucket.list_blobs(prefix=made.prefix)))
     live.close()

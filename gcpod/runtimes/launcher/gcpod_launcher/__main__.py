@@ -46,10 +46,10 @@ def run(options: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
     with tempfile.TemporaryDirectory(prefix="gcpod-packages-") as folder:
-        packages.put_on_path(options.package, Path(folder))
-        compat.apply()
         if options.role == "eval":
             evaluation.follow(options.marker, options.poll_s, options.timeout_s)
+        packages.put_on_path(options.package, Path(folder))
+        compat.apply()
         code = run(options)
     if options.role == "train" and options.marker:
         evaluation.write(options.marker, json.dumps({"exit_code": code}))

@@ -7,8 +7,13 @@ often as it is told, and a marker object written by the training job says that t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+
+
+UNREADABLE_LOOKS = 5
+"""After the training's end, how often an index of checkpoints that cannot be read is looked at again."""
 
 
 def write(uri: str, text: str) -> None:
@@ -32,7 +37,7 @@ def checkpoints(
         timeout_s: seconds without a new checkpoint after which to give up.
         clock, sleep: the process's own unless given.
     """
-    last, waiting_since = None, clock()
+    last, waiting_since, unreadable = None, clock(), 0
     while True:
         # Asked before looking: a checkpoint written before the marker is then never missed.
         over = ended()
@@ -41,14 +46,18 @@ def checkpoints(
             last = newest
             yield newest
             waiting_since = clock()
-        elif over or clock() - waiting_since >= timeout_s:
+            continue
+        unreadable = unreadable + 1 if over and newest is None else 0
+        if (over and not 0 < unreadable <= UNREADABLE_LOOKS) or clock() - waiting_since >= timeout_s:
             return
-        else:
-            sleep(poll_s)
+        sleep(poll_s)
 
 
 def follow(marker: str | None, poll_s: float, timeout_s: float) -> None:
     """Makes TensorFlow's checkpoints_iterator follow the rule above for the rest of this process."""
+    # TensorFlow remembers an object's size for five seconds (gcs_file_system.cc), and so reads a checkpoint index that
+    # grew meanwhile as a damaged one.
+    os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
     import tensorflow as tf
 
     def iterator(checkpoint_dir: str, **_: object) -> Iterator[str]:

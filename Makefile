@@ -1,0 +1,42 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both make .venv; nothing else is needed than git and Python.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# uv, where it is installed, installs the same in a fraction of the time.
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test test-fast lint bench clean
+
+demo: $(VENV)/.client
+	$(BIN)/gcpod demo --dir demo
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not trainer"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check gcpod tests benchmarks examples
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/local_storage.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+define install
+	$(if $(UV),$(UV) pip install --quiet --python $(BIN)/python --editable "$(1)" || ,)$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable "$(1)"
+	touch $@
+endef
+
+$(VENV)/.client: pyproject.toml | $(VENV)/bin/python
+	$(call install,.)
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(call install,.[test])
+
+clean:
+	rm -rf $(VENV) demo

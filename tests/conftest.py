@@ -1,0 +1,60 @@
+"""What every test may use: the shared real data, the trainer's runtime, a local cloud that runs a quick stand-in trainer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gcpod.cache import cache_dir
+from gcpod.localcloud.cloud import JobCloud
+from gcpod.localcloud.runtime import ensure_environment
+from gcpod.runtimes import find_runtime
+
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parents[1] / "shared" / "data"
+QUICK_TRAINER = TESTS / "quick_trainer.py"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of shared data; absent on a machine that has only the repository, but never in CI."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{SHARED} is missing in CI")
+        pytest.skip(f"{SHARED} is not on this machine")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def raccoon(shared_data: Path) -> Path:
+    """200 real photographs with Pascal VOC XML."""
+    return shared_data / "raccoon"
+
+
+@pytest.fixture(scope="session")
+def runtime_python() -> Path:
+    """The interpreter of the trainer's runtime, made once and kept in the user's cache."""
+    image = f"local-docker.pkg.dev/p/gcpod/{find_runtime('tf2.12').images['cpu']}:latest"
+    return ensure_environment(find_runtime("tf2.12"), image, cache_dir(), lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def quick_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``python`` that runs tests/quick_trainer.py in place of the launcher: a trainer image of half a second."""
+    folder = tmp_path_factory.mktemp("image") / "bin"
+    folder.mkdir()
+    program = folder / "python"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {QUICK_TRAINER} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def quick_cloud(tmp_path: Path, quick_python: Path) -> Iterator[JobCloud]:
+    """A local cloud of the test's own whose jobs run the quick trainer."""
+    with JobCloud(tmp_path / "cloud", cache=tmp_path / "cache", environment_of=lambda *_: quick_python) as cloud:
+        yield cloud

@@ -1,0 +1,74 @@
+"""Stands for the trainer image in tests of everything around it: writes what the real trainer writes, in half a second.
+
+It gets the launcher's arguments. Its behaviour is set by objects in the bucket below ``<run>/behave/``: ``fail-train``
+makes the training exit with 1, ``hang-train`` makes it wait for a signal.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import time
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+
+from gcpod import wire
+from gcpod.records import frame
+
+
+def scalar_event(step: int, tag: str, value: float) -> bytes:
+    """A record of an event file with one scalar, as tf.summary.scalar of TF 2 writes it."""
+    tensor = wire.integer(1, 1) + wire.delimited(4, struct.pack("<f", value))
+    summary = wire.delimited(1, wire.delimited(1, tag.encode()) + wire.delimited(8, tensor))
+    return frame(wire.fixed64(1, time.time()) + wire.integer(2, step) + wire.delimited(5, summary))
+
+
+def option(name: str) -> str:
+    flag = f"--{name}"
+    for position, argument in enumerate(sys.argv):
+        if argument == flag:
+            return sys.argv[position + 1]
+        if argument.startswith(flag + "="):
+            return argument.partition("=")[2]
+    return ""
+
+
+def main() -> int:
+    role, config = option("role"), option("pipeline_config_path")
+    root = config.rpartition("/")[0]
+    bucket_name, _, prefix = root.removeprefix("gs://").partition("/")
+    client = storage.Client("p", AnonymousCredentials(), client_options={"api_endpoint": os.environ["STORAGE_EMULATOR_HOST"]})
+    bucket = client.bucket(bucket_name)
+    assert bucket.blob(f"{prefix}/pipeline.config").exists(), config
+
+    def put(name: str, content: bytes) -> None:
+        bucket.blob(f"{prefix}/{name}").upload_from_string(content)
+
+    def wanted(name: str) -> bool:
+        return bucket.blob(f"{prefix}/behave/{name}").exists()
+
+    if role == "train":
+        put("model/checkpoint", b'model_checkpoint_path: "ckpt-1"\n')
+        print("INFO:tensorflow:Step 100 per-step time 0.050s", file=sys.stderr, flush=True)
+        print("INFO:tensorflow:{'Loss/total_loss': 0.5,", file=sys.stderr, flush=True)
+        put("model/train/events.out.tfevents.1", scalar_event(100, "Loss/total_loss", 0.5))
+        while wanted("hang-train"):
+            time.sleep(0.02)
+        if wanted("fail-train"):
+            print("ValueError: the training was told to fail", file=sys.stderr, flush=True)
+            return 1
+    elif role == "eval":
+        put("model/eval/events.out.tfevents.1", b"".join(
+            scalar_event(step, f"DetectionBoxes_Precision/{name}", value)
+            for step, shift in ((0, 0.0), (100, 0.5))
+            for name, value in (("mAP", shift), ("mAP@.50IOU", shift + 0.25), ("mAP@.75IOU", shift + 0.125))
+        ))
+    else:
+        put("export/saved_model/saved_model.pb", b"model")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
