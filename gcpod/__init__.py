@@ -9,14 +9,54 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gcpod.api import check as check
+    from gcpod.api import connect as connect
+    from gcpod.api import fetch_tensorboard as fetch_tensorboard
+    from gcpod.api import open_run as open_run
+    from gcpod.api import run as run
+    from gcpod.api import submit as submit
+    from gcpod.api import upload as upload
+    from gcpod.data.build import DatasetRequest as DatasetRequest
+    from gcpod.data.build import build_dataset as build_dataset
     from gcpod.errors import GcpodError as GcpodError
+    from gcpod.jobs.service import Jobs as Jobs
+    from gcpod.localcloud.cloud import JobCloud as JobCloud
+    from gcpod.packaging.build import build_packages as build_packages
+    from gcpod.pipeline.lint import lint_config as lint_config
+    from gcpod.pipeline.render import RenderRequest as RenderRequest
+    from gcpod.pipeline.render import render_config as render_config
+    from gcpod.results.metrics import read_metrics as read_metrics
+    from gcpod.results.report import RunResult as RunResult
+    from gcpod.runner import Run as Run
+    from gcpod.runner import RunOptions as RunOptions
+    from gcpod.session import Session as Session
+    from gcpod.spec import Spec as Spec
+    from gcpod.specfile import load_spec as load_spec
+    from gcpod.status import Finding as Finding
+    from gcpod.status import JobInfo as JobInfo
+    from gcpod.status import Metrics as Metrics
 
 __version__ = "0.1.0"
 
-_WHERE = {
-    "GcpodError": "gcpod.errors",
+_MODULES = {
+    "gcpod.api": ("check", "connect", "fetch_tensorboard", "open_run", "run", "submit", "upload"),
+    "gcpod.data.build": ("DatasetRequest", "build_dataset"),
+    "gcpod.errors": ("GcpodError",),
+    "gcpod.jobs.service": ("Jobs",),
+    "gcpod.localcloud.cloud": ("JobCloud",),
+    "gcpod.packaging.build": ("build_packages",),
+    "gcpod.pipeline.lint": ("lint_config",),
+    "gcpod.pipeline.render": ("RenderRequest", "render_config"),
+    "gcpod.results.metrics": ("read_metrics",),
+    "gcpod.results.report": ("RunResult",),
+    "gcpod.runner": ("Run", "RunOptions"),
+    "gcpod.session": ("Session",),
+    "gcpod.spec": ("Spec",),
+    "gcpod.specfile": ("load_spec",),
+    "gcpod.status": ("Finding", "JobInfo", "Metrics"),
 }
-__all__ = ["GcpodError", "__version__"]
+_WHERE = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = [*_WHERE, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

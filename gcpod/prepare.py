@@ -12,6 +12,7 @@ from typing import Any
 from gcpod.cache import cache_dir
 from gcpod.data.build import DatasetRequest, build_dataset
 from gcpod.data.manifest import DatasetManifest
+from gcpod.data.split import SPLITS
 from gcpod.errors import ConfigError
 from gcpod.jobs.machines import offered
 from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
@@ -215,7 +216,7 @@ def prepare(
     checkpoint_files(spec)
     workdir, runtime = Workdir.of(spec), find_runtime(spec.runtime.name)
     manifest = build_spec_dataset(spec)
-    counts = ", ".join(f"{n} {split}" for split, n in manifest.images.items())
+    counts = ", ".join(f"{manifest.images[split]} {split}" for split in SPLITS)
     labels = ", ".join(manifest.read_label_map().names)
     say(f"dataset: {counts} images of {manifest.num_classes} classes ({labels})")
     for finding in manifest.findings:

@@ -26,6 +26,8 @@ REGION_VARIABLES = ("CLOUD_ML_REGION", "CLOUDSDK_AI_REGION", "CLOUDSDK_COMPUTE_R
 LOCAL_PROJECT = "local-project"
 LOCAL_REGION = "local"
 REQUEST_TIMEOUT_S = 60.0
+ANY_LOCAL = "http://127.0.0.1:1"
+"""Stands for a local cloud where nothing will be asked of it: nothing ever serves on port 1."""
 
 
 @dataclass(frozen=True)

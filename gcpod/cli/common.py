@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gcpod.session import Session, Settings
     from gcpod.spec import Spec
     from gcpod.status import Finding
 
-IDLE_EXIT_S = 600.0
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 file_option = click.option(
@@ -43,29 +41,6 @@ def load_if_there(file: Path) -> Spec:
     from gcpod.spec import Spec
 
     return load(file) if file.exists() else Spec(folder=file.parent)
-
-
-def local_root(spec: Spec) -> Path:
-    """The folder of a project's local cloud."""
-    return spec.folder / ".gcpod" / "local"
-
-
-def open_session(spec: Spec, local: bool, endpoint: str | None) -> Session:
-    """The session of the options; ``--local`` starts the project's local cloud where it does not run."""
-    from gcpod.session import Session, resolve
-
-    if local and endpoint is None:
-        from gcpod.localcloud.cloud import ensure_running
-
-        endpoint = ensure_running(local_root(spec).absolute(), IDLE_EXIT_S)
-    return Session(resolve(spec, endpoint=endpoint))
-
-
-def offline_settings(spec: Spec, local: bool, endpoint: str | None) -> Settings:
-    """The settings of the options, without a server: any loopback address stands for the local cloud."""
-    from gcpod.session import resolve
-
-    return resolve(spec, endpoint="http://127.0.0.1:1" if local and endpoint is None else endpoint)
 
 
 def print_json(value: Any) -> None:

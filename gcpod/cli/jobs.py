@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gcpod.cli.common import cloud_options, json_option, load_if_there, open_session, print_json
+from gcpod.cli.common import cloud_options, json_option, load_if_there, print_json
 
 if TYPE_CHECKING:
     from gcpod.session import Session
@@ -23,7 +23,9 @@ def jobs() -> None:
 
 
 def _open(file: Path, local: bool, endpoint: str | None) -> Session:
-    return open_session(load_if_there(file), local, endpoint)
+    from gcpod.api import connect
+
+    return connect(load_if_there(file), local=local, endpoint=endpoint)
 
 
 def _plain(info: JobInfo) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from gcpod.cli.common import (
     json_option,
     load,
     load_if_there,
-    offline_settings,
     print_findings,
     print_json,
 )
@@ -38,10 +37,9 @@ def init(file: Path, force: bool) -> None:
 @json_option
 def check(file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
     """Find everything wrong with data, config and machines before a cent is spent."""
-    from gcpod.check import check as check_spec
+    from gcpod import api
 
-    spec = load(file)
-    print_findings(check_spec(spec, offline_settings(spec, local, endpoint)), as_json)
+    print_findings(api.check(file, local=local, endpoint=endpoint), as_json)
 
 
 @click.group()
@@ -54,11 +52,12 @@ def config() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write there instead of the screen.")
 def render(file: Path, local: bool, endpoint: str | None, out: Path | None) -> None:
     """Render the pipeline config of a run."""
+    from gcpod.api import settings_of
     from gcpod.layout import RunLayout
     from gcpod.prepare import build_spec_dataset, render_spec_config, run_name
 
     spec = load(file)
-    settings = offline_settings(spec, local, endpoint)
+    settings = settings_of(spec, local=local, endpoint=endpoint)
     manifest = build_spec_dataset(spec)
     layout = RunLayout.of(settings.bucket_uri, run_name(spec, manifest.digest))
     text = render_spec_config(spec, manifest, layout)
@@ -94,7 +93,9 @@ def lint(config_file: Path, as_json: bool, labels: int | None, tpu_cores: int, a
 @json_option
 def show(file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
     """Show project, region, bucket and credentials, and where each value came from."""
-    settings = offline_settings(load_if_there(file), local, endpoint)
+    from gcpod.api import settings_of
+
+    settings = settings_of(load_if_there(file), local=local, endpoint=endpoint)
     rows = {name: getattr(settings, name) for name in ("project", "region", "bucket", "credentials")}
     if as_json:
         print_json({name: {"value": row.value, "source": row.source} for name, row in rows.items()})

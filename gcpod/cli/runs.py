@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gcpod.cli.common import cloud_options, json_option, load, local_root, offline_settings, open_session, print_json
+from gcpod.cli.common import cloud_options, json_option, load, print_json
 
 if TYPE_CHECKING:
-    from gcpod.run import Run, RunOptions
+    from gcpod.runner import Run, RunOptions
     from gcpod.session import Session
     from gcpod.spec import Spec
 
@@ -31,7 +31,8 @@ def run(
     steps: int | None, log: bool,
 ) -> None:
     """Dataset, bucket, training, evaluation, export: everything that is not done yet."""
-    from gcpod.run import RunOptions
+    from gcpod.api import connect
+    from gcpod.runner import RunOptions
 
     spec = load(file)
     if steps is not None:
@@ -40,7 +41,7 @@ def run(
         _dry_run(spec, local, endpoint)
         return
     options = RunOptions(again=again, retry=retry)
-    _run(spec, open_session(spec, local, endpoint), options, as_json, log, f"gcpod run --file {file}", local)
+    _run(spec, connect(spec, local=local, endpoint=endpoint), options, as_json, log, f"gcpod run --file {file}", local)
 
 
 @click.command()
@@ -54,18 +55,20 @@ def demo(folder: Path, steps: int, as_json: bool, log: bool) -> None:
 
     An interrupted demo goes on where it stopped; a finished one starts anew.
     """
+    from gcpod.api import connect
     from gcpod.demo import make_demo
-    from gcpod.run import RunOptions
+    from gcpod.runner import RunOptions
 
     spec = make_demo(folder, steps)
     options = RunOptions(again_when_done=True)
-    _run(spec, open_session(spec, True, None), options, as_json, log, f"gcpod demo --dir {folder}", True)
+    _run(spec, connect(spec, local=True), options, as_json, log, f"gcpod demo --dir {folder}", True)
 
 
 def _dry_run(spec: Spec, local: bool, endpoint: str | None) -> None:
+    from gcpod.api import settings_of
     from gcpod.prepare import prepare, requests_of
 
-    settings = offline_settings(spec, local, endpoint)
+    settings = settings_of(spec, local=local, endpoint=endpoint)
     prepared = prepare(spec, settings, say=lambda text: click.echo(text, err=True))
     for note in prepared.notes:
         click.echo(f"machine of {note}", err=True)
@@ -80,7 +83,7 @@ def _run(
     from rich.console import Console
 
     from gcpod.cli.show import Screen, show_result
-    from gcpod.run import Run
+    from gcpod.runner import Run
 
     console = Console(stderr=as_json)
     with Screen(console, log) as screen:
@@ -96,9 +99,10 @@ def _run(
     else:
         show_result(console, result)
     if stop_local:
+        from gcpod.api import local_root
         from gcpod.localcloud.cloud import stop_running
 
-        stop_running(local_root(spec).absolute())
+        stop_running(local_root(spec))
 
 
 def _say_how_to_return(running: Run, command: str, flags: str) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from gcpod.cli.common import cloud_options, file_option, json_option, load, open_session, print_json
+from gcpod.cli.common import cloud_options, file_option, json_option, print_json
 
 if TYPE_CHECKING:
     from gcpod.jobs.request import Kind
-    from gcpod.run import Run
+    from gcpod.runner import Run
 
 
 @click.group()
@@ -137,11 +137,12 @@ def list_runtimes(as_json: bool) -> None:
         click.echo(f"{found.name}: TensorFlow {found.tensorflow}, Python {found.pythons[0]}; {found.good_for}")
 
 
-def _run(file: Path, local: bool, endpoint: str | None, **options: Any) -> Run:
+def _run(file: Path, local: bool, endpoint: str | None, retry: bool = False) -> Run:
     from rich.console import Console
 
+    from gcpod.api import open_run
     from gcpod.cli.show import Screen
-    from gcpod.run import Run, RunOptions
+    from gcpod.runner import RunOptions
 
-    spec = load(file)
-    return Run(spec, open_session(spec, local, endpoint), Screen(Console(stderr=True)), RunOptions(**options))
+    screen = Screen(Console(stderr=True))
+    return open_run(file, local=local, endpoint=endpoint, options=RunOptions(retry=retry), reporter=screen)

@@ -22,7 +22,8 @@ def read_progress(progress: Progress, lines: Iterable[str]) -> Progress:
     for line in lines:
         step, loss, evaluated = _STEP.search(line), _LOSS.search(line), _EVALUATED.search(line)
         if step:
-            seconds = float(step.group(2))
+            # The first block includes tracing the graph, which tells nothing about the steps to come.
+            seconds = float(step.group(2)) if progress.step is not None else 0.0
             progress = replace(progress, step=int(step.group(1)), steps_per_s=1 / seconds if seconds else None)
         if loss:
             progress = replace(progress, loss=float(loss.group(1)))

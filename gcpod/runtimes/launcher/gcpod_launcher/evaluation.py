@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-
 UNREADABLE_LOOKS = 5
 """After the training's end, how often an index of checkpoints that cannot be read is looked at again."""
 

@@ -50,6 +50,22 @@ class Reporter(Protocol):
         """A job came further."""
 
 
+class Quiet:
+    """A Reporter that tells nobody."""
+
+    def say(self, text: str) -> None:
+        """Passed over."""
+
+    def state(self, kind: Kind, info: JobInfo) -> None:
+        """Passed over."""
+
+    def lines(self, kind: Kind, lines: list[LogLine]) -> None:
+        """Passed over."""
+
+    def progress(self, kind: Kind, progress: Progress) -> None:
+        """Passed over."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """How a run deals with what lies there.

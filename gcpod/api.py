@@ -1,0 +1,109 @@
+"""The commands as Python calls: each takes a spec or the path of one, and the same choice of cloud."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gcpod.checks import check as check_spec
+from gcpod.jobs.request import Kind
+from gcpod.layout import RunLayout
+from gcpod.results.report import RunResult
+from gcpod.results.tensorboard import Fetched
+from gcpod.runner import Quiet, Reporter, Run, RunOptions
+from gcpod.session import ANY_LOCAL, Session, Settings, resolve
+from gcpod.spec import Spec
+from gcpod.specfile import load_spec
+from gcpod.status import Finding, JobInfo
+
+IDLE_EXIT_S = 600.0
+"""A local cloud started on behalf of a command ends after so many seconds without a request or a running job."""
+
+
+def _loaded(spec: Spec | Path | str) -> Spec:
+    return spec if isinstance(spec, Spec) else load_spec(Path(spec))
+
+
+def local_root(spec: Spec) -> Path:
+    """The folder of a project's local cloud, ``.gcpod/local`` beside gcpod.yaml."""
+    return (spec.folder / ".gcpod" / "local").absolute()
+
+
+def settings_of(spec: Spec, *, local: bool = False, endpoint: str | None = None) -> Settings:
+    """Project, region, bucket and credentials, without asking any cloud; ``local`` starts no server.
+
+    Raises:
+        AuthError, SpecError: one of them cannot be found, or is no valid address.
+    """
+    return resolve(spec, endpoint=ANY_LOCAL if local and endpoint is None else endpoint)
+
+
+def connect(spec: Spec, *, local: bool = False, endpoint: str | None = None) -> Session:
+    """A session for a spec.
+
+    Args:
+        spec: names project, region and credentials, or leaves them to the environment and to gcloud.
+        local: use the project's local cloud, which is started where it does not run.
+        endpoint: base URL of a local cloud that serves already.
+
+    Raises:
+        AuthError, SpecError, LocalCloudError: settings are missing, or the local cloud does not start.
+    """
+    if local and endpoint is None:
+        from gcpod.localcloud.cloud import ensure_running
+
+        endpoint = ensure_running(local_root(spec), IDLE_EXIT_S)
+    return Session(resolve(spec, endpoint=endpoint))
+
+
+def check(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None) -> list[Finding]:
+    """Everything that can be known before a cent is spent; see checks.check."""
+    loaded = _loaded(spec)
+    return check_spec(loaded, settings_of(loaded, local=local, endpoint=endpoint))
+
+
+def open_run(
+    spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, options: RunOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """A run of a spec, not started; see runner.Run."""
+    loaded = _loaded(spec)
+    return Run(loaded, connect(loaded, local=local, endpoint=endpoint), reporter or Quiet(), options)
+
+
+def run(
+    spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, again: bool = False,
+    retry: bool = False, reporter: Reporter | None = None,
+) -> RunResult:
+    """Dataset, bucket, training, evaluation, export: everything that is not done yet.
+
+    Args:
+        spec: what to train, or the path of its gcpod.yaml.
+        local, endpoint: see connect.
+        again: start a new run although one of the same inputs exists.
+        retry: submit a new attempt of a job that failed or was cancelled.
+        reporter: told what happens; by default nobody.
+
+    Raises:
+        GcpodError: an input is wrong, the cloud refuses, or a job failed.
+    """
+    options = RunOptions(again=again, retry=retry)
+    return open_run(spec, local=local, endpoint=endpoint, options=options, reporter=reporter).start()
+
+
+def upload(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None) -> RunLayout:
+    """Builds records, config and packages, makes the bucket hold them, and returns where they lie."""
+    return open_run(spec, local=local, endpoint=endpoint).upload().layout
+
+
+def submit(
+    kind: Kind, spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, retry: bool = False,
+) -> JobInfo:
+    """Uploads what is missing and submits one job, or finds it where it was submitted before."""
+    return open_run(spec, local=local, endpoint=endpoint, options=RunOptions(retry=retry)).submit(kind)
+
+
+def fetch_tensorboard(
+    spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, out: Path | None = None,
+) -> tuple[Path, Fetched]:
+    """Brings a run's event files up to date in a local folder: only new bytes travel."""
+    return open_run(spec, local=local, endpoint=endpoint).fetch(out)
