@@ -6,13 +6,12 @@ makes the training exit with 1, ``hang-train`` makes it wait for a signal.
 
 from __future__ import annotations
 
+import http.client
 import os
 import struct
 import sys
 import time
-
-from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from urllib.parse import quote
 
 from gcpod import wire
 from gcpod.records import frame
@@ -38,16 +37,26 @@ def option(name: str) -> str:
 def main() -> int:
     role, config = option("role"), option("pipeline_config_path")
     root = config.rpartition("/")[0]
-    bucket_name, _, prefix = root.removeprefix("gs://").partition("/")
-    client = storage.Client("p", AnonymousCredentials(), client_options={"api_endpoint": os.environ["STORAGE_EMULATOR_HOST"]})
-    bucket = client.bucket(bucket_name)
-    assert bucket.blob(f"{prefix}/pipeline.config").exists(), config
+    bucket, _, prefix = root.removeprefix("gs://").partition("/")
+
+    def ask(verb: str, path: str, body: bytes | None = None) -> int:
+        connection = http.client.HTTPConnection(os.environ["STORAGE_EMULATOR_HOST"].removeprefix("http://"))
+        connection.request(verb, path, body)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    def there(name: str) -> bool:
+        return ask("GET", f"/storage/v1/b/{bucket}/o/{quote(f'{prefix}/{name}', safe='')}") == 200
 
     def put(name: str, content: bytes) -> None:
-        bucket.blob(f"{prefix}/{name}").upload_from_string(content)
+        where = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(f'{prefix}/{name}', safe='')}"
+        assert ask("POST", where, content) == 200, name
 
     def wanted(name: str) -> bool:
-        return bucket.blob(f"{prefix}/behave/{name}").exists()
+        return there(f"behave/{name}")
+
+    assert there("pipeline.config"), config
 
     if role == "train":
         put("model/checkpoint", b'model_checkpoint_path: "ckpt-1"\n')

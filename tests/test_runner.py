@@ -1,0 +1,216 @@
+"""Whole runs against a local cloud whose trainer image takes half a second: order, resumption, failure, exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from gcpod.data.voc import Box
+from gcpod.demo import demo_spec
+from gcpod.errors import JobFailedError, StorageError
+from gcpod.jobs.logs import LogLine
+from gcpod.jobs.request import Kind
+from gcpod.jobs.service import Jobs
+from gcpod.localcloud.cloud import JobCloud
+from gcpod.runner import Run, RunOptions
+from gcpod.session import Session, resolve
+from gcpod.spec import DataSpec, Spec
+from gcpod.status import JobInfo, JobState, Progress
+from gcpod.storage.objects import Objects
+from gcpod.uris import GcsUri
+from tests.data.making import Dataset
+
+
+@dataclass
+class Told:
+    """Collects what a run says."""
+
+    texts: list[str] = field(default_factory=list)
+    states: list[tuple[str, str]] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+    progressed: list[Progress] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.texts.append(text)
+
+    def state(self, kind: Kind, info: JobInfo) -> None:
+        self.states.append((kind, info.state.short))
+
+    def lines(self, kind: Kind, lines: list[LogLine]) -> None:
+        self.logged += [f"{kind} {line.text}" for line in lines]
+
+    def progress(self, kind: Kind, progress: Progress) -> None:
+        self.progressed.append(progress)
+
+
+def blink(seconds: float) -> None:
+    """The pause between polls, cut short: the jobs behind them are real processes, so some time has to pass."""
+    time.sleep(min(seconds, 0.05))
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Spec:
+    """A spec over a few images of two classes."""
+    data = Dataset(tmp_path)
+    for number in range(8):
+        data.add(f"picture{number}.jpg", Box("cat" if number % 2 else "dog", 10, 10, 60, 40))
+    return replace(demo_spec(steps=100), folder=tmp_path, data=DataSpec(images="images"))
+
+
+@pytest.fixture
+def session(quick_cloud: JobCloud, spec: Spec) -> Iterator[Session]:
+    made = Session(resolve(spec, endpoint=quick_cloud.url, environ={}, home=spec.folder))
+    yield made
+    made.storage.close()
+
+
+def make_run(spec: Spec, session: Session, told: Told | None = None, options: RunOptions | None = None) -> Run:
+    return Run(spec, session, told or Told(), options, sleep=blink)
+
+
+def behave(run: Run, session: Session, how: str) -> GcsUri:
+    """Sets the quick trainer's behaviour for a run; returns the object that does."""
+    layout = run.upload().layout
+    where = layout.root / "behave" / how
+    Objects(session).write(where, b"")
+    return where
+
+
+def test_a_run_trains_evaluates_exports_and_brings_the_results(spec: Spec, session: Session) -> None:
+    told = Told()
+    result = make_run(spec, session, told).start()
+    assert set(result.jobs) == {"train", "eval", "export"}
+    assert told.states[0] == ("train", "PENDING")
+    assert [kind for kind, state in told.states if state == "SUCCEEDED"].count("export") == 1
+    assert [metrics.step for metrics in result.metrics] == [0, 100]
+    assert result.final is not None
+    assert (result.final.ap, result.final.ap50, result.final.ap75) == (0.5, 0.75, 0.625)
+    assert sorted(p.name for p in result.tensorboard.glob("*/events.out.tfevents.*")) == ["events.out.tfevents.1"] * 2
+    assert Objects(session).exists(GcsUri.parse(result.saved_model) / "saved_model.pb")
+    assert (spec.folder / "runs" / result.run_id / "result.json").exists()
+    assert any(p.step == 100 and p.loss == 0.5 and p.total_steps == 100 for p in told.progressed)
+    assert any("Step 100 per-step time" in line for line in told.logged)
+    assert any(text.startswith("machine of train: the local region offers CPU machines only") for text in told.texts)
+
+
+def test_a_second_start_submits_and_uploads_nothing(spec: Spec, session: Session) -> None:
+    first = make_run(spec, session).start()
+    told = Told()
+    second = make_run(spec, session, told).start()
+    assert second.jobs == first.jobs
+    assert len(Jobs(session).list()) == 3
+    assert any(text.startswith("uploaded 0 files") for text in told.texts)
+
+
+def test_another_run_of_the_same_inputs_is_made_only_when_asked(spec: Spec, session: Session) -> None:
+    first = make_run(spec, session).start()
+    again = make_run(spec, session, options=RunOptions(again=True)).start()
+    newest = make_run(spec, session).start()
+    assert again.run_id == f"{first.run_id}-2"
+    assert newest.run_id == again.run_id
+    assert make_run(spec, session, options=RunOptions(again_when_done=True)).start().run_id == f"{first.run_id}-3"
+    assert len(Jobs(session).list()) == 9
+
+
+def test_other_inputs_are_another_run_and_other_machines_are_not(spec: Spec, session: Session) -> None:
+    first = make_run(spec, session).upload().run_id
+    slower = replace(spec, train=replace(spec.train, machine=spec.eval.machine, timeout_hours=1.0))
+    longer = replace(spec, train=replace(spec.train, steps=200))
+    assert make_run(slower, session).upload().run_id == first
+    assert make_run(longer, session).upload().run_id != first
+
+
+def test_a_run_interrupted_anywhere_goes_on_and_submits_each_job_once(spec: Spec, session: Session) -> None:
+    hang = behave(make_run(spec, session), session, "hang-train")
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    run = Run(spec, session, Told(), sleep=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run.start()
+    train = run.followed["train"].info
+    assert not Jobs(session).get(train.name).state.terminal
+    with pytest.raises(KeyboardInterrupt):
+        Run(spec, session, Told(), sleep=interrupt).start()
+    session.storage.bucket(hang.bucket).blob(hang.name).delete()
+    result = make_run(spec, session).start()
+    assert result.jobs["train"] == train.name
+    assert len(Jobs(session).list()) == 3
+
+
+def test_a_failed_training_ends_the_run_and_is_submitted_anew_only_when_asked(spec: Spec, session: Session) -> None:
+    fail = behave(make_run(spec, session), session, "fail-train")
+    told = Told()
+    with pytest.raises(JobFailedError, match="exited with a non-zero status of 1"):
+        make_run(spec, session, told).start()
+    assert any("told to fail" in line for line in told.logged)
+    assert "export" not in dict(told.states)
+    with pytest.raises(JobFailedError, match="gcpod run --retry"):
+        make_run(spec, session).start()
+    trainings = [job for job in Jobs(session).list() if job.labels["gcpod_kind"] == "train"]
+    assert len(trainings) == 1
+    session.storage.bucket(fail.bucket).blob(fail.name).delete()
+    result = make_run(spec, session, options=RunOptions(retry=True)).start()
+    assert result.jobs["train"] != trainings[0].name
+    assert result.final is not None
+
+
+def test_cancelling_the_training_cancels_the_evaluation_that_waits_for_it(spec: Spec, session: Session) -> None:
+    behave(make_run(spec, session), session, "hang-train")
+    jobs, told = Jobs(session), Told()
+
+    def cancel_once_running(seconds: float) -> None:
+        if ("train", "RUNNING") in told.states and not cancelled:
+            cancelled.append(run.followed["train"].info.name)
+            jobs.cancel(cancelled[0])
+        blink(seconds)
+
+    cancelled: list[str] = []
+    run = Run(spec, session, told, sleep=cancel_once_running)
+    with pytest.raises(JobFailedError, match="CANCELLED"):
+        run.start()
+    assert all(job.state.terminal for job in jobs.list())
+
+
+def test_single_steps_reach_the_same_jobs(spec: Spec, session: Session) -> None:
+    train = make_run(spec, session).submit("train")
+    assert make_run(spec, session).submit("train").name == train.name
+    result = make_run(spec, session).start()
+    assert result.jobs["train"] == train.name
+    folder, fetched = make_run(spec, session).fetch(spec.folder / "logs")
+    assert fetched.files == 2
+    assert fetched.bytes == sum(p.stat().st_size for p in folder.glob("*/*"))
+    assert make_run(spec, session).fetch(spec.folder / "logs")[1].bytes == 0
+
+
+def test_a_local_checkpoint_is_uploaded_and_named_in_the_config(spec: Spec, session: Session) -> None:
+    for suffix in ("index", "data-00000-of-00001"):
+        (spec.folder / f"ckpt-7.{suffix}").write_bytes(suffix.encode())
+    tuned = replace(spec, model=replace(spec.model, fine_tune_checkpoint="ckpt-7"))
+    prepared = make_run(tuned, session).upload()
+    there = {info.uri.name.rsplit("/", 1)[-1] for info in Objects(session).list(prepared.layout.checkpoint)}
+    assert there == {"ckpt-7.index", "ckpt-7.data-00000-of-00001"}
+    assert f'fine_tune_checkpoint: "{prepared.layout.checkpoint / "ckpt-7"}"' in prepared.config
+
+
+def test_a_training_that_left_no_model_is_said(spec: Spec, session: Session) -> None:
+    result = make_run(spec, session).start()
+    model = GcsUri.parse(result.saved_model) / "saved_model.pb"
+    session.storage.bucket(model.bucket).blob(model.name).delete()
+    with pytest.raises(StorageError, match="exported model"):
+        make_run(spec, session).start()
+
+
+def test_states_of_every_job_are_reported_in_order(spec: Spec, session: Session) -> None:
+    told = Told()
+    make_run(spec, session, told).start()
+    for kind in ("train", "eval", "export"):
+        states = [state for one, state in told.states if one == kind]
+        order = [JobState.PENDING.short, JobState.RUNNING.short, JobState.SUCCEEDED.short]
+        assert states == [state for state in order if state in states]
+        assert states[-1] == "SUCCEEDED"
