@@ -7,7 +7,10 @@ Application Default Credentials (credentials). Another endpoint, such as the loc
 from __future__ import annotations
 
 import configparser
+import json
 import os
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,7 +88,7 @@ def read_gcloud_config(environ: Mapping[str, str], home: Path) -> tuple[str, dic
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):
         return ""
 
 
@@ -125,10 +128,21 @@ def _endpoint(given: str | None, env: Mapping[str, str]) -> Setting:
         where = Setting(env[ENDPOINT_VARIABLE], f"environment {ENDPOINT_VARIABLE}")
     else:
         return Setting("", "Google Cloud")
-    parts = urlsplit(where.value)
-    if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-        raise SpecError("using the endpoint", where.value, "it is not on loopback", "give the URL of `gcpod local up`")
+    if not _on_loopback(where.value):
+        raise SpecError("using the endpoint of", where.source, "it is no http:// address on loopback",
+                        "give the URL of `gcpod local up`")
     return Setting(where.value.rstrip("/"), where.source)
+
+
+def _on_loopback(url: str) -> bool:
+    """Whether every URL parser sees this machine: a user name or a backslash is where they differ."""
+    try:
+        parts = urlsplit(url)
+        known = parts.hostname in ("127.0.0.1", "localhost", "::1") and parts.port != 0
+    except ValueError:
+        return False
+    odd = re.search(r"[@\\\s?#]", url)
+    return parts.scheme == "http" and known and not odd
 
 
 def _first(
@@ -158,6 +172,31 @@ def _credentials(spec: Spec, env: Mapping[str, str], endpoint: Setting) -> Setti
     if env.get("GOOGLE_APPLICATION_CREDENTIALS"):
         return Setting(env["GOOGLE_APPLICATION_CREDENTIALS"], "environment GOOGLE_APPLICATION_CREDENTIALS")
     return Setting("", "Application Default Credentials")
+
+
+def _load_credentials(path: str) -> Any:
+    import google.auth
+
+    if not path:
+        return google.auth.default(scopes=[SCOPE])[0]
+    json.loads(Path(path).read_bytes())
+    with warnings.catch_warnings():
+        # google-auth deprecates this for files of strangers; this one the user named.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return google.auth.load_credentials_from_file(path, scopes=[SCOPE])[0]
+
+
+def _refusal(error: Exception) -> str:
+    """What is wrong with credentials, without a word of what they hold."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return "it is no JSON"
+    text = str(error)
+    missing = re.search(r"missing fields [a-z_, ]+", text)
+    if missing:
+        return missing.group()
+    return "there are none" if "were not found" in text else "google-auth cannot use them"
 
 
 class _Http:
@@ -211,20 +250,19 @@ class Session:
             AuthError: there are none, or the key file cannot be read.
         """
         import google.auth.credentials
-        import google.auth.exceptions
 
         if self.is_local:
             return google.auth.credentials.AnonymousCredentials()
-        path = self.settings.credentials.value
+        path, source = self.settings.credentials.value, self.settings.credentials.source
         try:
-            if path:
-                return google.auth.load_credentials_from_file(path, scopes=[SCOPE])[0]
-            return google.auth.default(scopes=[SCOPE])[0]
-        except (google.auth.exceptions.GoogleAuthError, OSError, ValueError) as e:
+            return _load_credentials(path)
+        except Exception as e:
+            # google-auth lets KeyError, TypeError and AttributeError out of damaged files, and quotes the file's
+            # content in its messages and in theirs: nothing of either is shown.
             raise AuthError(
-                "loading credentials from", self.settings.credentials.source, str(e).splitlines()[0],
+                "loading credentials from", f"{path} ({source})" if path else source, _refusal(e),
                 "run `gcloud auth application-default login`, or name a key file in gcpod.yaml",
-            ) from e
+            ) from None
 
     @cached_property
     def storage(self) -> Any:

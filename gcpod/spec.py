@@ -7,6 +7,7 @@ cannot drift apart. Reading the file is specfile.py's.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,9 @@ class Spec:
 
     def local_path(self, text: str) -> Path:
         """A path of the spec, which is relative to the folder that gcpod.yaml lies in."""
-        return self.folder / Path(text).expanduser()
+        with suppress(RuntimeError):  # ~name of nobody here is a name like any other
+            return self.folder / Path(text).expanduser()
+        return self.folder / text
 
 
 def whole_blocks(steps: int) -> int:

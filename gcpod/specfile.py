@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from pathlib import Path
@@ -18,6 +19,7 @@ from gcpod.errors import SpecError
 from gcpod.spec import Spec
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -47,25 +49,42 @@ def parse_spec(text: str, path: Path) -> Spec:
         SpecError: as for load_spec.
     """
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise SpecError("reading", path, "it uses a YAML alias (*name)", "write the value out")
+        _refuse_odd(text, path)
         values = yaml.safe_load(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise SpecError("reading", f"{path}{_mark(e)}", _problem(e), "correct the YAML there") from e
-    if node is None:
+    except (yaml.YAMLError, ValueError) as e:
+        raise SpecError("reading", f"{path}{_mark(e, text)}", _problem(e), "correct the YAML there") from e
+    if node is None or values is None:
         return Spec(folder=path.parent)
     spec: Spec = _Reader(path).record(Spec, values, node, "")
     return dataclasses.replace(spec, folder=path.parent)
 
 
-def _mark(error: Exception) -> str:
+def _refuse_odd(text: str, path: Path) -> None:
+    """What no spec needs: aliases can make a short text huge, tags make safe_load raise what is no YAMLError."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        where = f"{path}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise SpecError("reading", where, "it uses a YAML alias (*name)", "write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise SpecError("reading", where, "it uses a YAML tag (!name)", "write the value without it")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise SpecError("reading", where, f"it is nested deeper than {MAX_DEPTH}", "flatten it")
+
+
+def _mark(error: Exception, text: str) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    return f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+    if mark:
+        return f":{mark.line + 1}:{mark.column + 1}"
+    at = getattr(error, "position", None)
+    return "" if at is None else f":{text.count(chr(10), 0, at) + 1}"
 
 
 def _problem(error: Exception) -> str:
-    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or type(error).__name__)
+    found = getattr(error, "problem", None) or getattr(error, "reason", None)
+    return str(found or "a number or a date that cannot be read")
 
 
 class _Reader:
@@ -80,7 +99,7 @@ class _Reader:
 
     def record(self, cls: Any, value: Any, node: yaml.Node, where: str) -> Any:
         if not isinstance(value, dict) or not isinstance(node, yaml.MappingNode):
-            raise self.fail(node, f"{where or 'the file'} is no mapping", "write it as `key: value` lines")
+            raise self.fail(node, f"{where.rstrip('.') or 'the file'} is no mapping", "write it as `key: value` lines")
         fields = {f.name: f for f in dataclasses.fields(cls) if not f.metadata.get("hidden")}
         hints = typing.get_type_hints(cls)
         given: dict[str, Any] = {}
@@ -109,15 +128,19 @@ class _Reader:
             raise self.fail(node, f"{where} is no list of names", "write it as [first, second]; quote numbers")
         if len(set(value)) != len(value):
             raise self.fail(node, f"{where} names something twice", "keep each name once")
+        if not all(map(_printable, value)):
+            raise self.fail(node, f"{where} holds a control character", "remove it")
         return tuple(value)
 
     def scalar(self, kind: type, field: dataclasses.Field[Any], value: Any, node: yaml.Node, where: str) -> Any:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = _float(value)
         if kind is float and isinstance(value, str):
             value = _number(value)
         if type(value) is not kind:
             raise self.fail(node, f"{where} is {node_text(node)!r}", f"give {_KINDS[kind]}")
+        if isinstance(value, str) and not _printable(value):
+            raise self.fail(node, f"{where} holds a control character", "remove it")
         rule = field.metadata
         low, high = rule.get("min"), rule.get("max")
         if (low is not None and not value >= low) or (high is not None and not value <= high):
@@ -131,6 +154,18 @@ class _Reader:
 
 
 _UNSET = object()
+
+
+def _printable(text: str) -> bool:
+    """Whether a path or a name can hold it: no control character, no half of a surrogate pair."""
+    return not any(c < " " or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def _float(number: int) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def _number(text: str) -> float | str:

@@ -55,10 +55,14 @@ class Scalar:
 
 @dataclass
 class Message:
-    """Fields in their order; ``start`` and ``end`` enclose the body, without its braces."""
+    """Fields in their order; ``start`` and ``end`` enclose the body, without its braces.
+
+    ``tail`` is where the last field ends, with its list's bracket and its separator; ``start`` when there is none.
+    """
 
     start: int
     end: int = 0
+    tail: int = 0
     fields: list[tuple[str, int, Scalar | Message]] = field(default_factory=list)
 
     def all(self, name: str) -> list[Scalar | Message]:
@@ -150,7 +154,7 @@ class _Parser:
     def body(self, start: int, depth: int, closing: str) -> Message:
         if depth > MAX_DEPTH:
             raise self.error(start, f"messages nested deeper than {MAX_DEPTH}", "flatten them")
-        message = Message(start)
+        message = Message(start, tail=start)
         while self.token.kind == "name" or self.token.text == "[":
             name, offset = self.name()
             colon = self.take(":")
@@ -159,6 +163,7 @@ class _Parser:
             else:
                 message.fields.append((name, offset, self.value(depth, colon)))
             self.take(",", ";")
+            message.tail = self.tokens[self.at - 1].end
         message.end = self.token.start
         if closing and not self.take(closing):
             found = repr(self.token.text) if self.token.kind != "end" else "the end of the file"

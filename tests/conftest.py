@@ -1,4 +1,4 @@
-"""What every test may use: the shared real data, the trainer's runtime, a local cloud that runs a quick stand-in trainer."""
+"""What every test may use: shared real data, the trainer's runtime, a local cloud that runs a quick trainer."""
 
 from __future__ import annotations
 

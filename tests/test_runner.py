@@ -1,4 +1,4 @@
-"""Whole runs against a local cloud whose trainer image takes half a second: order, resumption, failure, exactly once."""
+"""Whole runs on a local cloud whose trainer image takes half a second: order, resumption, failure, exactly once."""
 
 from __future__ import annotations
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from gcpod.jobs.service import execute
 from gcpod.session import Session
 
 PAGE_SIZE = 1000
+LATE_S = 10
+"""How late an entry may arrive behind those of other workers and streams."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,9 @@ class LogLine:
 class LogReader:
     """Reads on where the last poll ended.
 
-    Entries may arrive late and share a timestamp, so each poll asks again for the last timestamp and drops the
-    entries whose insert id it has seen (https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry).
+    Entries may arrive late and share a timestamp, so each poll asks again for the time shortly before the last one
+    and drops the entries whose insert id it has seen
+    (https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry).
     """
 
     def __init__(self, session: Session, job_id: str) -> None:
@@ -41,7 +45,7 @@ class LogReader:
         """
         terms = ['resource.type="ml_job"', f'resource.labels.job_id="{self.job_id}"']
         if self._last:
-            terms.append(f'timestamp>="{self._last}"')
+            terms.append(f'timestamp>="{_earlier(self._last)}"')
         body = {
             "resourceNames": [f"projects/{self.session.project}"], "filter": " AND ".join(terms),
             "orderBy": "timestamp asc", "pageSize": PAGE_SIZE,
@@ -61,6 +65,12 @@ class LogReader:
         self._seen.add(key)
         self._last = max(self._last, str(entry.get("timestamp", "")))
         return True
+
+
+def _earlier(time: str) -> str:
+    """A timestamp in UTC moved back by LATE_S, to the second."""
+    moment = datetime.strptime(time[:19], "%Y-%m-%dT%H:%M:%S") - timedelta(seconds=LATE_S)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def to_line(entry: dict[str, Any]) -> LogLine:

@@ -38,7 +38,7 @@ def kind_of(machine: MachineSpec) -> str:
 def offered(machine: MachineSpec, region: str) -> tuple[MachineSpec, str]:
     """The machine a region will run, and a sentence that says so where it is another than asked."""
     small = _table()["small_regions"].get(region)
-    if small is None or (machine.accelerator is None and machine.tpu_topology is None):
+    if small is None or (not machine.accelerator and not machine.tpu_topology and machine.type != "cloud-tpu"):
         return machine, ""
     instead = MachineSpec(small["instead"])
     return instead, f"{small['why']}: {instead} runs in place of {machine}"

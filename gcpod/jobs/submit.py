@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from gcpod.errors import ServiceError
 from gcpod.jobs.request import INTENT_LABEL
@@ -24,6 +24,7 @@ CLAIM_GRACE_S = 90.0
 """A claim without a job for this long is dead: longer than the create call's own time-out (session.py)."""
 LOOK_S = 3.0
 ATTEMPTS = 5
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,10 @@ class Submitter:
                 return self._create(body, intent, where, found.generation)
             job = self._look(intent)
             if job is not None:
-                self.objects.write_if(where, Claim(intent, claim.owner, job.name).encode(), found.generation)
-                return job
+                named = Claim(intent, claim.owner, job.name).encode()
+                if self.objects.write_if(where, named, found.generation) is not None:
+                    return job
+                continue
             if found.generation != seen:
                 seen, since = found.generation, self.clock()
             if self.clock() - since >= CLAIM_GRACE_S:
@@ -110,26 +113,38 @@ class Submitter:
         """Creates the job under a claim that is ours, and writes its name into the claim."""
         job = self._create_or_find(body, intent)
         if self.objects.write_if(where, Claim(intent, self.owner, job.name).encode(), generation) is None:
-            return self._settle(job, where)
+            return self._settle(job, intent, where)
         return job
 
     def _create_or_find(self, body: dict[str, Any], intent: str) -> JobInfo:
+        # Every create is preceded by a look: the reply to the one before, by whatever process, may have been lost.
+        return self._patiently(lambda: self._look(intent) or self.jobs.create(body))
+
+    def _patiently(self, call: Callable[[], _Answer]) -> _Answer:
         for attempt in range(1, ATTEMPTS):
             try:
-                return self.jobs.create(body)
+                return call()
             except OutageError:
                 self.sleep(LOOK_S * attempt)
-            # The reply may have been lost after the job was made.
-            job = self._look(intent)
-            if job is not None:
-                return job
-        return self.jobs.create(body)
+        return call()
 
-    def _settle(self, job: JobInfo, where: GcsUri) -> JobInfo:
-        """Our claim was taken over while this process stood still: the job the claim names stays, ours goes."""
-        found = self.objects.read(where)
-        winner = Claim.parse(found.content, where).job if found else ""
-        if winner in ("", job.name):
-            return job
-        self.jobs.cancel(job.name)
-        return self.jobs.get(winner)
+    def _settle(self, job: JobInfo, intent: str, where: GcsUri) -> JobInfo:
+        """Our claim was taken over while this process stood still: the job that the claim comes to name stays.
+
+        Who took over may yet find our job by its label, so ours goes only once the claim names another.
+        """
+        since = self.clock()
+        while True:
+            found = self.objects.read(where)
+            winner = Claim.parse(found.content, where).job if found else ""
+            if winner == job.name:
+                return job
+            if winner:
+                self._patiently(lambda: self.jobs.cancel(job.name))
+                return self.jobs.get(winner)
+            if found is None or self.clock() - since >= CLAIM_GRACE_S:
+                named = Claim(intent, self.owner, job.name).encode()
+                if self.objects.write_if(where, named, found.generation if found else 0) is not None:
+                    return job
+                continue
+            self.sleep(LOOK_S)

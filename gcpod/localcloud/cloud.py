@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +22,7 @@ from gcpod.localcloud.jobdb import JobDatabase
 from gcpod.localcloud.jobs_api import jobs_api
 from gcpod.localcloud.logging_api import logging_api
 from gcpod.localcloud.runtime import ensure_environment
-from gcpod.localcloud.scheduler import EnvironmentOf, Scheduler
+from gcpod.localcloud.scheduler import LOCATION, EnvironmentOf, Scheduler
 from gcpod.localcloud.server import LocalCloud
 
 URL_FILE = "url"
@@ -39,16 +39,22 @@ class JobCloud(LocalCloud):
         port: 0 picks a free one.
         cache: the user's cache directory, for runtimes.
         environment_of: makes a runtime's interpreter.
+        location: the region it stands for; Google's own SDK and gcloud accept no other name than a real region's.
+        middleware: wraps the ASGI application, for example to inject faults.
     """
 
     def __init__(
         self, root: Path, port: int = 0, cache: Path | None = None, environment_of: EnvironmentOf = ensure_environment,
+        location: str = LOCATION, middleware: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
         self.last_request = time.monotonic()
         self.database: JobDatabase | None = None
         self.scheduler: Scheduler | None = None
-        self._cache, self._environment_of = cache or cache_dir(), environment_of
-        super().__init__(root, port, apis=(self._jobs, lambda _: logging_api(self._open())), middleware=self._noting)
+        self._cache, self._environment_of, self._location = cache or cache_dir(), environment_of, location
+        super().__init__(
+            root, port, apis=(self._jobs, lambda _: logging_api(self._open())),
+            middleware=lambda app: middleware(self._noting(app)),
+        )
 
     def start(self) -> JobCloud:
         super().start()
@@ -73,6 +79,7 @@ class JobCloud(LocalCloud):
         database = self._open()
         self.scheduler = Scheduler(
             database, self.root, self._cache, cloud.url, cloud.job_environment(), self._environment_of,
+            self._location,
         )
         api = jobs_api(database, self.scheduler)
         api.close = self._close
@@ -118,10 +125,10 @@ def serve(
 
 def running_url(root: Path) -> str | None:
     """The base URL of the server that holds a folder; None when none does."""
-    if not _held(root):
-        return None
+    # The file first: looking takes the lock for a moment, which must not meet a server that is starting.
     with suppress(OSError):
-        return (root / URL_FILE).read_text(encoding="ascii").strip() or None
+        url = (root / URL_FILE).read_text(encoding="ascii").strip()
+        return url if url and _held(root) else None
     return None
 
 
@@ -149,10 +156,20 @@ def ensure_running(
     Raises:
         LocalCloudError: it does not come up.
     """
-    url = running_url(root)
-    if url is not None:
-        return url
     root.mkdir(parents=True, exist_ok=True)
+    with _starting(root):
+        return running_url(root) or _start(root, idle_exit_s, clock, sleep)
+
+
+@contextmanager
+def _starting(root: Path) -> Iterator[None]:
+    """One start at a time, so that two commands of one moment share a server."""
+    with (root / "starting").open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def _start(root: Path, idle_exit_s: float, clock: Callable[[], float], sleep: Callable[[float], None]) -> str:
     (root / URL_FILE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "gcpod", "local", "up", "--root", str(root), "--idle-exit-s", f"{idle_exit_s:g}"]
     with (root / LOG_FILE).open("ab") as log:

@@ -10,11 +10,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gcpod.errors import SpecError
 from gcpod.localcloud.discovery import load
 from gcpod.localcloud.http import Api, ApiError, Call, Reply
 from gcpod.localcloud.jobdb import TERMINAL, JobDatabase, JobRecord
 from gcpod.localcloud.logfilter import parse_filter
-from gcpod.localcloud.scheduler import LOCATION, Scheduler, project_number
+from gcpod.localcloud.paging import page_of
+from gcpod.localcloud.scheduler import Scheduler, project_number
+from gcpod.localcloud.schema import EnumNumbers
+from gcpod.uris import GcsUri
 
 PREFIX = "aiplatform.projects.locations.customJobs"
 PAGE_SIZE = 100
@@ -26,10 +30,34 @@ _TIMEOUT = re.compile(r"\d+(\.\d{1,9})?s")
 _SNAKE = (("displayName", "display_name"), ("createTime", "create_time"), ("updateTime", "update_time"),
           ("startTime", "start_time"), ("endTime", "end_time"))
 
+_JOB_STATES = (
+    "UNSPECIFIED", "QUEUED", "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLING", "CANCELLED", "PAUSED",
+    "EXPIRED", "UPDATING", "PARTIALLY_SUCCEEDED",
+)
+ENUM_NUMBERS: EnumNumbers = {
+    "GoogleCloudAiplatformV1MachineSpec.acceleratorType": {
+        0: "ACCELERATOR_TYPE_UNSPECIFIED", 1: "NVIDIA_TESLA_K80", 2: "NVIDIA_TESLA_P100", 3: "NVIDIA_TESLA_V100",
+        4: "NVIDIA_TESLA_P4", 5: "NVIDIA_TESLA_T4", 6: "TPU_V2", 7: "TPU_V3", 8: "NVIDIA_TESLA_A100",
+        9: "NVIDIA_A100_80GB", 10: "TPU_V4_POD", 11: "NVIDIA_L4", 12: "TPU_V5_LITEPOD", 13: "NVIDIA_H100_80GB",
+        14: "NVIDIA_H100_MEGA_80GB", 15: "NVIDIA_H200_141GB", 16: "NVIDIA_B200", 17: "NVIDIA_GB200",
+        18: "NVIDIA_RTX_PRO_6000",
+    },
+    "GoogleCloudAiplatformV1ReservationAffinity.reservationAffinityType": {
+        0: "TYPE_UNSPECIFIED", 1: "NO_RESERVATION", 2: "ANY_RESERVATION", 3: "SPECIFIC_RESERVATION",
+    },
+    "GoogleCloudAiplatformV1Scheduling.strategy": {
+        0: "STRATEGY_UNSPECIFIED", 1: "ON_DEMAND", 2: "LOW_COST", 3: "STANDARD", 4: "SPOT", 6: "FLEX_START",
+    },
+    "GoogleCloudAiplatformV1CustomJob.state": {
+        number: f"JOB_STATE_{name}" for number, name in enumerate(_JOB_STATES)
+    },
+}
+"""The enumerations of a CustomJob by number, which is how protobuf clients send them."""
+
 
 def jobs_api(database: JobDatabase, scheduler: Scheduler) -> Api:
     """The service over a database and a scheduler."""
-    api = Api(load("aiplatform.v1"))
+    api = Api(load("aiplatform.v1"), enum_numbers=ENUM_NUMBERS)
     service = _CustomJobs(database, scheduler)
     handlers: Mapping[str, Callable[[Call], Reply]] = {
         "create": service.create, "get": service.get, "list": service.list, "cancel": service.cancel,
@@ -40,10 +68,10 @@ def jobs_api(database: JobDatabase, scheduler: Scheduler) -> Api:
     return api
 
 
-def to_resource(job: JobRecord) -> dict[str, Any]:
+def to_resource(job: JobRecord, location: str) -> dict[str, Any]:
     """A job as the service writes it; the name carries the project's number."""
     resource = {
-        "name": f"projects/{project_number(job.project)}/locations/{LOCATION}/customJobs/{job.id}",
+        "name": f"projects/{project_number(job.project)}/locations/{location}/customJobs/{job.id}",
         **job.body, "state": f"JOB_STATE_{job.state}", "createTime": job.created, "updateTime": job.updated,
     }
     if job.started:
@@ -57,37 +85,31 @@ def to_resource(job: JobRecord) -> dict[str, Any]:
 
 class _CustomJobs:
     def __init__(self, database: JobDatabase, scheduler: Scheduler) -> None:
-        self.database, self.scheduler = database, scheduler
+        self.database, self.scheduler, self.location = database, scheduler, scheduler.location
 
     def create(self, call: Call) -> Reply:
-        project = _project(_PARENT, call.path["parent"])
+        project = self._project(_PARENT, call.path["parent"])
         body = {key: value for key, value in call.json.items() if key in ("displayName", "jobSpec", "labels",
                                                                          "encryptionSpec")}
-        _check(body)
+        _check(body, self.location)
         number = 10**18 + secrets.randbelow(8 * 10**18)
         time = self.database.clock()
         job = JobRecord(str(number), project, body, "PENDING", created=time, updated=time)
         self.database.add(job)
         self.scheduler.start(job.id)
-        return Reply(value=to_resource(job))
+        return Reply(value=to_resource(job, self.location))
 
     def get(self, call: Call) -> Reply:
-        return Reply(value=to_resource(self._find(call)))
+        return Reply(value=to_resource(self._find(call), self.location))
 
     def list(self, call: Call) -> Reply:
-        number = project_number(_project(_PARENT, call.path["parent"]))
+        number = project_number(self._project(_PARENT, call.path["parent"]))
         wanted = parse_filter(call.query.get("filter", ""))
-        resources = [to_resource(job) for job in self.database.all() if project_number(job.project) == number]
+        jobs = [job for job in self.database.all() if project_number(job.project) == number]
+        resources = [to_resource(job, self.location) for job in jobs]
         found = [r for r in resources if wanted({**r, **{snake: r.get(camel) for camel, snake in _SNAKE}})]
-        size = min(int(call.query.get("pageSize") or PAGE_SIZE) or PAGE_SIZE, PAGE_SIZE)
-        token = call.query.get("pageToken") or "0"
-        if size < 0 or not token.isdigit():
-            raise ApiError(400, "Invalid page size or page token.")
-        page = found[int(token) : int(token) + size]
-        reply: dict[str, Any] = {"customJobs": page} if page else {}
-        if int(token) + size < len(found):
-            reply["nextPageToken"] = str(int(token) + size)
-        return Reply(value=reply)
+        size, token = call.query.get("pageSize"), call.query.get("pageToken")
+        return Reply(value=page_of("customJobs", found, size, token, PAGE_SIZE, PAGE_SIZE))
 
     def cancel(self, call: Call) -> Reply:
         self.scheduler.cancel(self._find(call).id)
@@ -99,29 +121,28 @@ class _CustomJobs:
             raise ApiError(400, f"The CustomJob {job.id} is in state JOB_STATE_{job.state}; cancel it first.",
                            reason="FAILED_PRECONDITION")
         self.database.delete(job.id)
-        name = f"projects/{project_number(job.project)}/locations/{LOCATION}/operations/{job.id}"
+        name = f"projects/{project_number(job.project)}/locations/{self.location}/operations/{job.id}"
         empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
         return Reply(value={"name": name, "done": True, "response": empty})
 
     def _find(self, call: Call) -> JobRecord:
         name = call.path["name"]
-        project = _project(_NAME, name)
+        project = self._project(_NAME, name)
         job = self.database.get(name.rsplit("/", 1)[-1])
         if job is None or project_number(job.project) != project_number(project):
             raise ApiError(404, f"The CustomJob does not exist. Resource name: {name}")
         return job
 
+    def _project(self, pattern: re.Pattern[str], name: str) -> str:
+        match = pattern.fullmatch(name)
+        if match is None:
+            raise ApiError(400, f"Invalid resource name: {name}")
+        if match.group(2) != self.location:
+            raise ApiError(400, f"The region {match.group(2)} is not served here; the only one is {self.location!r}.")
+        return match.group(1)
 
-def _project(pattern: re.Pattern[str], name: str) -> str:
-    match = pattern.fullmatch(name)
-    if match is None:
-        raise ApiError(400, f"Invalid resource name: {name}")
-    if match.group(2) != LOCATION:
-        raise ApiError(400, f"The region {match.group(2)} is not served here; the only one is {LOCATION!r}.")
-    return match.group(1)
 
-
-def _check(body: dict[str, Any]) -> None:
+def _check(body: dict[str, Any], location: str) -> None:
     """What the schema cannot say."""
     if not body.get("displayName") or len(body["displayName"]) > 128:
         raise ApiError(400, "Field: custom_job.display_name; Message: it must have 1 to 128 characters.")
@@ -134,17 +155,24 @@ def _check(body: dict[str, Any]) -> None:
     spec = body.get("jobSpec", {})
     pools = spec.get("workerPoolSpecs", [])
     if len(pools) != 1 or str(pools[0].get("replicaCount", "1")) != "1":
-        raise ApiError(400, "Field: job_spec.worker_pool_specs; Message: the region local offers one replica.")
+        raise ApiError(400, f"Field: job_spec.worker_pool_specs; Message: the region {location} offers one replica.")
     timeout = spec.get("scheduling", {}).get("timeout")
     if timeout is not None and not _TIMEOUT.fullmatch(timeout):
         raise ApiError(400, "Field: job_spec.scheduling.timeout; Message: it is no duration.")
     base = spec.get("baseOutputDirectory", {}).get("outputUriPrefix")
-    if base is not None and not base.startswith("gs://"):
-        raise ApiError(400, "Field: job_spec.base_output_directory; Message: it is no gs:// address.")
-    _check_pool(pools[0])
+    if base is not None:
+        _check_uri("job_spec.base_output_directory", base)
+    _check_pool(pools[0], location)
 
 
-def _check_pool(pool: dict[str, Any]) -> None:
+def _check_uri(field: str, text: str) -> None:
+    try:
+        GcsUri.parse(text)
+    except SpecError:
+        raise ApiError(400, f"Field: {field}; Message: {text[:200]} is no gs:// address.") from None
+
+
+def _check_pool(pool: dict[str, Any], location: str) -> None:
     machine = pool.get("machineSpec", {})
     kind = machine.get("machineType", "")
     if not kind:
@@ -152,7 +180,8 @@ def _check_pool(pool: dict[str, Any]) -> None:
     accelerator = machine.get("acceleratorType", "ACCELERATOR_TYPE_UNSPECIFIED")
     if kind == "cloud-tpu" or accelerator != "ACCELERATOR_TYPE_UNSPECIFIED" or machine.get("tpuTopology"):
         asked = kind if accelerator == "ACCELERATOR_TYPE_UNSPECIFIED" else f"{accelerator} on {kind}"
-        raise ApiError(400, f"Machine {asked} is not available in the region local, which offers CPU machines only.")
+        raise ApiError(400, f"Machine {asked} is not available in the region {location}, which offers CPU machines "
+                       "only.")
     container, package = pool.get("containerSpec"), pool.get("pythonPackageSpec")
     if bool(container) == bool(package):
         raise ApiError(400, "Field: worker_pool_specs[0]; Message: give one of container_spec and python_package_spec.")
@@ -163,3 +192,7 @@ def _check_pool(pool: dict[str, Any]) -> None:
                        "are required.")
     if package and len(package["packageUris"]) > 100:
         raise ApiError(400, "Field: python_package_spec.package_uris; Message: no more than 100 are allowed.")
+    for uri in package["packageUris"] if package else ():
+        _check_uri("python_package_spec.package_uris", uri)
+    if not all(variable.get("name") for variable in (container or package or {}).get("env", [])):
+        raise ApiError(400, "Field: worker_pool_specs[0].env; Message: every variable needs a name.")

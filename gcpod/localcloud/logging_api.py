@@ -5,18 +5,18 @@ https://cloud.google.com/logging/docs/reference/v2/rest/v2/entries/list
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from gcpod.localcloud.discovery import load
 from gcpod.localcloud.http import Api, ApiError, Call, Reply
 from gcpod.localcloud.jobdb import EntryRecord, JobDatabase
-from gcpod.localcloud.logfilter import parse_filter
+from gcpod.localcloud.logfilter import demanded, parse_filter
+from gcpod.localcloud.paging import page_of
 from gcpod.localcloud.scheduler import project_number
 
 PAGE_SIZE, MAX_PAGE_SIZE = 50, 1000
+_MAX_FILTER = 20_000
 _ORDERS = ("", "timestamp asc", "timestamp desc")
-_JOB = re.compile(r'resource\.labels\.job_id\s*=\s*"?(\d+)"?')
 
 
 def logging_api(database: JobDatabase) -> Api:
@@ -32,24 +32,18 @@ def logging_api(database: JobDatabase) -> Api:
 
 def _list(database: JobDatabase, body: dict[str, Any]) -> dict[str, Any]:
     text, order = body.get("filter", ""), body.get("orderBy", "")
-    size = min(int(body.get("pageSize", PAGE_SIZE)) or PAGE_SIZE, MAX_PAGE_SIZE)
-    token = body.get("pageToken") or "0"
-    if order not in _ORDERS or size < 0 or not str(token).isdigit() or len(text) > 20_000:
-        raise ApiError(400, "Invalid order_by, page_size, page_token or filter.")
+    if order not in _ORDERS or len(text) > _MAX_FILTER:
+        raise ApiError(400, "Invalid order_by or filter.")
     projects = {project_number(name.removeprefix("projects/")) for name in body.get("resourceNames", [])}
     if not projects:
         raise ApiError(400, "resource_names is required.")
     wanted = parse_filter(text)
     jobs = {job.id: job.project for job in database.all() if project_number(job.project) in projects}
-    named = [job for job in _JOB.findall(text) if job in jobs]
-    records = database.entries(named if named and " OR " not in text else jobs)
+    named = demanded(text, "resource.labels.job_id")
+    records = database.entries(jobs if named is None else jobs.keys() & {named})
     found = [entry for entry in (to_entry(r, jobs[r.job]) for r in records) if wanted(entry)]
     found.sort(key=lambda entry: (entry["timestamp"], entry["insertId"]), reverse=order.endswith("desc"))
-    page = found[int(token) : int(token) + size]
-    reply: dict[str, Any] = {"entries": page} if page else {}
-    if int(token) + size < len(found):
-        reply["nextPageToken"] = str(int(token) + size)
-    return reply
+    return page_of("entries", found, body.get("pageSize"), body.get("pageToken"), PAGE_SIZE, MAX_PAGE_SIZE)
 
 
 def to_entry(record: EntryRecord, project: str) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Process:
         self._popen = subprocess.Popen(
             [sys.executable, str(Path(supervise.__file__)), *command.argv], cwd=command.folder,
             env=command.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,  # so that Ctrl-C at the server's terminal does not kill the supervisor alone
         )
         # Vertex AI gives standard output the severity INFO and standard error ERROR.
         streams = (("INFO", self._popen.stdout), ("ERROR", self._popen.stderr))

@@ -128,6 +128,8 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gcpod-localcloud-proxy", daemon=True)
         self._servers: list[asyncio.Server] = []
+        # The loop itself holds tasks weakly: one that waits for a silent peer could be collected while it runs.
+        self._connections: set[asyncio.Task[Any] | None] = set()
 
     def start(self) -> None:
         """Listens; `port` is known afterwards."""
@@ -165,7 +167,7 @@ class Proxy:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with _ending(writer):
+        with self._kept(), _ending(writer):
             try:
                 head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), _HEAD_TIMEOUT_S)
             except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.TimeoutError, OSError):
@@ -179,8 +181,17 @@ class Proxy:
                 await writer.drain()
 
     async def _decrypted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with _ending(writer):
+        with self._kept(), _ending(writer):
             await _relay(reader, writer, self._http_port, pump_requests)
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        self._connections.add(task)
+        try:
+            yield
+        finally:
+            self._connections.discard(task)
 
 
 @contextlib.contextmanager

@@ -44,17 +44,19 @@ class Scheduler:
         url: base URL of the local cloud.
         variables: what a job needs so that its gs:// paths lead here.
         environment_of: makes a runtime's interpreter; given by tests that need no TensorFlow.
+        location: the region it stands for.
     """
 
     def __init__(
         self, database: JobDatabase, root: Path, cache: Path, url: str, variables: Mapping[str, str],
-        environment_of: EnvironmentOf = ensure_environment,
+        environment_of: EnvironmentOf = ensure_environment, location: str = LOCATION,
     ) -> None:
-        self.database, self.root, self.cache, self.url = database, root, cache, url
+        self.database, self.root, self.cache, self.url, self.location = database, root, cache, url, location
         self.variables, self.environment_of = dict(variables), environment_of
         self._slots = threading.BoundedSemaphore(MAX_RUNNING)
-        self._lock = threading.Lock()
+        self._lock, self._ending = threading.Lock(), threading.Lock()
         self._processes: dict[str, Process] = {}
+        self._queued: set[str] = set()
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = False
 
@@ -68,6 +70,7 @@ class Scheduler:
 
     def start(self, job_id: str) -> None:
         thread = threading.Thread(target=self._run, args=(job_id,), name=f"job-{job_id}")
+        self._queued.add(job_id)
         self._threads[job_id] = thread
         thread.start()
 
@@ -76,8 +79,11 @@ class Scheduler:
         if self.database.update(job_id, state="CANCELLING") is None:
             return
         with self._lock:
-            process = self._processes.get(job_id)
-        if process is not None:
+            queued, process = job_id in self._queued, self._processes.get(job_id)
+            self._queued.discard(job_id)
+        if queued:
+            self._end(job_id, "CANCELLED")
+        elif process is not None:
             process.end()
 
     def stop(self) -> None:
@@ -97,10 +103,15 @@ class Scheduler:
 
     def _run(self, job_id: str) -> None:
         with self._slots:
+            with self._lock:
+                self._queued.discard(job_id)
             try:
                 self._run_once(job_id)
-            except GcpodError as e:
-                self._end(job_id, "FAILED", _INTERNAL, str(e))
+            except Exception as e:
+                text = str(e) if isinstance(e, GcpodError) else f"Internal error: {type(e).__name__}: {e}"
+                self._end(job_id, "FAILED", _INTERNAL, text)
+            finally:
+                shutil.rmtree(self._folder(job_id), ignore_errors=True)
 
     def _run_once(self, job_id: str) -> None:
         job = self.database.get(job_id)
@@ -109,7 +120,9 @@ class Scheduler:
         if job.starts >= MAX_STARTS:
             self._end(job_id, "FAILED", _INTERNAL, f"The job was interrupted {MAX_STARTS} times.")
             return
-        self.database.update(job_id, unless=(*TERMINAL, "CANCELLING"), state="PENDING")
+        if self.database.update(job_id, unless=(*TERMINAL, "CANCELLING"), state="PENDING") is None:
+            self._end(job_id, "CANCELLED")
+            return
         command = self._prepare(job)
         if self._stopping:
             return
@@ -124,7 +137,6 @@ class Scheduler:
         if self._stopping or (ended is not None and ended.state == "CANCELLING"):
             process.end()
         self._finish(job_id, process.wait())
-        shutil.rmtree(command.folder, ignore_errors=True)
 
     def _finish(self, job_id: str, code: int) -> None:
         with self._lock:
@@ -145,8 +157,16 @@ class Scheduler:
 
     def _end(self, job_id: str, state: str, code: int = 0, message: str = "") -> None:
         text = message or f"Job {state.lower()}."
-        self.database.log(job_id, "ERROR" if state == "FAILED" else "INFO", "service", [text])
-        self.database.update(job_id, state=state, ended=self.database.clock(), error_code=code, error=message)
+        with self._ending:
+            job = self.database.get(job_id)
+            if job is None or job.state in TERMINAL:
+                return
+            # The last line comes before the end, so that who sees the end can read every line.
+            self.database.log(job_id, "ERROR" if state == "FAILED" else "INFO", "service", [text])
+            self.database.update(job_id, state=state, ended=self.database.clock(), error_code=code, error=message)
+
+    def _folder(self, job_id: str) -> Path:
+        return inside(self.root / "jobs", job_id)
 
     def _prepare(self, job: JobRecord) -> Command:
         def say(line: str) -> None:
@@ -160,12 +180,12 @@ class Scheduler:
             raise LocalCloudError("pulling the image", image, "the local cloud has no runtime for it",
                                   "use the trainer image of a runtime of gcpod")
         python = self.environment_of(runtime, image, self.cache, say)
-        folder = inside(self.root / "jobs", job.id)
+        folder = self._folder(job.id)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         environment = {
             **base_environment(python, folder), **self.variables,
-            **job_variables(job.id, project_number(job.project), LOCATION, job.body["jobSpec"]),
+            **job_variables(job.id, project_number(job.project), self.location, job.body["jobSpec"]),
             **{variable["name"]: variable.get("value", "") for variable in task.get("env", [])},
         }
         if "containerSpec" in pool:

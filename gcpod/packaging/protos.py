@@ -26,7 +26,7 @@ def modernise(source: str, path: str) -> str:
     """
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError) as e:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
         raise _broken(path, "it is no Python") from e
     if "AddSerializedFile" in source:
         return source

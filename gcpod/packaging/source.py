@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def download(arguments: list[str], target: Path, runner: Runner) -> Path:
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip brought no file"]
             raise PackageError("downloading", arguments[-1], lines[0].removeprefix("ERROR: "),
                                "check the network and pip's index, then run the command again")
-        return files[0].replace(folder / files[0].name)
+        return files[0].replace(folder / files[0].name if folder == target else target)
 
 
 def read_tree(archive: Path, top_folders: Sequence[str]) -> dict[str, dict[str, bytes]]:
@@ -92,13 +93,14 @@ def read_tree(archive: Path, top_folders: Sequence[str]) -> dict[str, dict[str, 
     """
     trees: dict[str, dict[str, bytes]] = {name: {} for name in top_folders}
     try:
-        with tarfile.open(archive) as tar:
+        with tarfile.open(archive, "r:gz") as tar:
             for member in tar:
                 parts = member.name.split("/")
-                if member.isfile() and len(parts) > 2 and parts[1] in trees and member.size <= MAX_MEMBER_BYTES:
+                safe = ".." not in parts and member.size <= MAX_MEMBER_BYTES
+                if safe and member.isfile() and len(parts) > 2 and parts[1] in trees:
                     extracted = tar.extractfile(member)
                     trees[parts[1]]["/".join(parts[1:])] = extracted.read() if extracted else b""
-    except (tarfile.TarError, OSError, EOFError) as e:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
         raise PackageError("reading", archive, str(e) or type(e).__name__, "delete it and run the command again") from e
     for name, tree in trees.items():
         if not tree:

@@ -5,10 +5,13 @@ Comments, order and spacing of a user's template survive, so its difference from
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from gcpod.errors import ConfigError
 from gcpod.textproto import Message, Scalar, parse
+
+_COMMENT = re.compile(r"[ \t]*#[^\n]*")
 
 
 def quote(value: str) -> str:
@@ -54,14 +57,14 @@ def _insert(text: str, message: Message, names: list[str], literal: str) -> str:
     new = f"{names[-1]}: {literal}"
     for name in reversed(names[:-1]):
         new = f"{name} {{ {new} }}"
-    if message.fields:
-        offset = message.fields[0][1]
-        indent = text[text.rfind("\n", 0, offset) + 1 : offset]
-        indent = indent if not indent.strip() else ""
-        last = message.fields[-1][2]
-        at = last.end if isinstance(last, Scalar) else last.end + 1
-        while text[at : at + 1] in (",", ";"):
-            at += 1
-        at = min(at, len(text))
-        return f"{text[:at]}\n{indent}{new}{text[at:]}"
-    return f"{text[: message.start]} {new} {text[message.end :]}"
+    if not text[message.start : message.end].strip():
+        return f"{text[: message.start]} {new} {text[message.end :]}"
+    offset = message.fields[0][1] if message.fields else 0
+    indent = text[text.rfind("\n", 0, offset) + 1 : offset]
+    indent = indent if not indent.strip() else ""
+    if message.tail > message.start:
+        comment = _COMMENT.match(text, message.tail)
+        at = comment.end() if comment else message.tail
+    else:
+        at = len(text[: message.end].rstrip())
+    return f"{text[:at]}\n{indent}{new}{text[at:]}"

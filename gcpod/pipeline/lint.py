@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gcpod.errors import ConfigError
-from gcpod.spec import STEPS_PER_BLOCK
+from gcpod.spec import STEPS_PER_BLOCK, whole_blocks
 from gcpod.status import Finding
 from gcpod.textproto import Message, Scalar, parse, position
 
@@ -46,6 +46,11 @@ def lint_config(text: str, where: str, context: LintContext | None = None) -> li
     lint = _Lint(text, where, tree, context or LintContext())
     rules = (lint.placeholders, lint.paths, lint.checkpoint, lint.classes, lint.steps, lint.schedules, lint.tpu)
     return [finding for rule in rules for finding in rule()]
+
+
+def _whole(value: Scalar | Message | None) -> int:
+    """A plain number of the config; 0, which no rule here objects to, for anything else."""
+    return int(value.value) if isinstance(value, Scalar) and re.fullmatch("[0-9]{1,18}", value.value) else 0
 
 
 class _Lint:
@@ -87,10 +92,10 @@ class _Lint:
 
     def steps(self) -> Iterator[Finding]:
         value = self.tree.find("train_config.num_steps")
-        if isinstance(value, Scalar) and value.value.isdigit() and int(value.value) % STEPS_PER_BLOCK:
-            up = -(-int(value.value) // STEPS_PER_BLOCK) * STEPS_PER_BLOCK
+        steps = _whole(value)
+        if isinstance(value, Scalar) and steps % STEPS_PER_BLOCK:
             found = f"num_steps is {value.value}: blocks of 100 are run, so evaluation waits for a step that never is"
-            yield self.error("C210", value, found, f"write num_steps: {up}")
+            yield self.error("C210", value, found, f"write num_steps: {whole_blocks(steps)}")
 
     def schedules(self) -> Iterator[Finding]:
         for path, value in self.tree.walk():
@@ -103,7 +108,7 @@ class _Lint:
         if not cores:
             return
         batch = self.tree.find("train_config.batch_size")
-        if isinstance(batch, Scalar) and batch.value.isdigit() and int(batch.value) % cores:
+        if isinstance(batch, Scalar) and _whole(batch) % cores:
             yield self.error("C208", batch, f"batch_size {batch.value} does not divide among {cores} TPU cores",
                              f"make it a multiple of {cores}")
         for path, value in self.tree.walk():

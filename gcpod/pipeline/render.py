@@ -64,7 +64,7 @@ def render_config(template: str, request: RenderRequest, where: str = "the templ
     """The template with the request's values set.
 
     Raises:
-        ConfigError: the template does not parse, or has no model.
+        ConfigError: the template does not parse, has no model, or has another resizer than the wanted size needs.
     """
     tree = parse(template, where)
     architecture = _only(tree, "model", where)
@@ -72,7 +72,7 @@ def render_config(template: str, request: RenderRequest, where: str = "the templ
         f"model.{architecture}.num_classes": str(request.num_classes),
         "train_config.batch_size": str(request.batch_size),
         "train_config.num_steps": str(request.steps),
-        **_model(tree, architecture, request),
+        **_model(tree, architecture, request, where),
         **_schedule(tree, request),
         **_checkpoint(tree, request),
     }
@@ -89,10 +89,15 @@ def _only(tree: Message, path: str, where: str) -> str:
     return message.fields[-1][0]
 
 
-def _model(tree: Message, architecture: str, request: RenderRequest) -> dict[str, str]:
+def _model(tree: Message, architecture: str, request: RenderRequest, where: str) -> dict[str, str]:
     values: dict[str, str] = {}
     resizer = f"model.{architecture}.image_resizer.fixed_shape_resizer"
     if request.image_size is not None:
+        # A oneof: a second kind beside the template's own is refused by the trainer.
+        other = tree.find(f"model.{architecture}.image_resizer")
+        if isinstance(other, Message) and any(name != "fixed_shape_resizer" for name, _, _ in other.fields):
+            raise ConfigError("setting", "model.image_size", f"{where} has a {other.fields[-1][0]}",
+                              "leave image_size empty, or write a fixed_shape_resizer into the template")
         values |= {f"{resizer}.height": str(request.image_size), f"{resizer}.width": str(request.image_size)}
     extractor = f"model.{architecture}.feature_extractor"
     if request.depth_multiplier is not None and isinstance(tree.find(extractor), Message):

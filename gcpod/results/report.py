@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gcpod.status import Metrics
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ class RunResult:
     def final(self) -> Metrics | None:
         """Metrics of the last evaluated checkpoint; None when nothing was evaluated."""
         return self.metrics[-1] if self.metrics else None
+
+    def frame(self) -> pandas.DataFrame:
+        """Every metric of every evaluated checkpoint: one row a step, one column a metric."""
+        import pandas
+
+        rows = {metrics.step: {"AP": metrics.ap, **metrics.values} for metrics in self.metrics}
+        frame = pandas.DataFrame.from_dict(rows, orient="index")
+        frame.index.name = "step"
+        return frame
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as ``--json`` prints them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from gcpod.session import Session
 from gcpod.uris import GcsUri
 
 TIMEOUT_S = 60.0
+PATIENCE_S = 120.0
+"""How long one call is tried again while the service is out of reach."""
 REGION_OF_LOCAL = "US-CENTRAL1"
 
 
@@ -73,10 +76,22 @@ def _coded(tried: str, on: object, status: int, message: str) -> GcpodError:
 
 
 class Objects:
-    """The objects a session reaches."""
+    """The objects a session reaches.
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    Args:
+        session: who and where.
+        patience_s: seconds that one call is tried again while the service is out of reach.
+    """
+
+    def __init__(self, session: Session, patience_s: float = PATIENCE_S) -> None:
+        self.session, self.patience_s = session, patience_s
+
+    @cached_property
+    def retry(self) -> Any:
+        """When Google's client tries again: transport errors, 408, 429 and 5xx; writes here carry a precondition."""
+        from google.cloud.storage.retry import DEFAULT_RETRY
+
+        return DEFAULT_RETRY.with_timeout(self.patience_s)
 
     def _blob(self, uri: GcsUri) -> Any:
         return self.session.storage.bucket(uri.bucket).blob(uri.name)
@@ -94,7 +109,7 @@ class Objects:
         client = self.session.storage
         with translated("looking for the bucket", f"gs://{name}"):
             try:
-                client.get_bucket(name, timeout=TIMEOUT_S)
+                client.get_bucket(name, timeout=TIMEOUT_S, retry=self.retry)
                 return False
             except NotFound:
                 pass
@@ -103,7 +118,7 @@ class Objects:
             bucket = client.bucket(name)
             bucket.iam_configuration.uniform_bucket_level_access_enabled = True
             try:
-                client.create_bucket(bucket, location=location, timeout=TIMEOUT_S)
+                client.create_bucket(bucket, location=location, timeout=TIMEOUT_S, retry=self.retry)
             except Conflict:
                 return False
         return True
@@ -115,7 +130,7 @@ class Objects:
         with translated("reading", uri):
             blob = self._blob(uri)
             try:
-                content = blob.download_as_bytes(timeout=TIMEOUT_S)
+                content = blob.download_as_bytes(timeout=TIMEOUT_S, retry=self.retry)
             except NotFound:
                 return None
             return Content(content, int(blob.generation))
@@ -134,7 +149,7 @@ class Objects:
         with translated("writing", uri):
             blob = self._blob(uri)
             try:
-                blob.upload_from_string(content, if_generation_match=generation, timeout=TIMEOUT_S)
+                blob.upload_from_string(content, if_generation_match=generation, timeout=TIMEOUT_S, retry=self.retry)
                 return int(blob.generation)
             except PreconditionFailed:
                 pass
@@ -142,18 +157,20 @@ class Objects:
         return there.generation if there and there.content == content and there.generation != generation else None
 
     def write(self, uri: GcsUri, content: bytes) -> None:
-        """Writes whatever is there."""
+        """Writes whatever is there; trying again writes the same bytes again."""
         with translated("writing", uri):
-            self._blob(uri).upload_from_string(content, timeout=TIMEOUT_S)
+            self._blob(uri).upload_from_string(content, timeout=TIMEOUT_S, retry=self.retry)
 
     def exists(self, uri: GcsUri) -> bool:
         with translated("looking for", uri):
-            return bool(self._blob(uri).exists(timeout=TIMEOUT_S))
+            return bool(self._blob(uri).exists(timeout=TIMEOUT_S, retry=self.retry))
 
     def list(self, prefix: GcsUri) -> list[ObjectInfo]:
         """Everything below a prefix, without the empty "directory" objects that TensorFlow writes."""
         with translated("listing", prefix):
-            blobs = self.session.storage.list_blobs(prefix.bucket, prefix=prefix.prefix or None, timeout=TIMEOUT_S)
+            blobs = self.session.storage.list_blobs(
+                prefix.bucket, prefix=prefix.prefix or None, timeout=TIMEOUT_S, retry=self.retry,
+            )
             return [
                 ObjectInfo(GcsUri(prefix.bucket, b.name), int(b.size), int(b.generation), b.crc32c or "")
                 for b in blobs if not b.name.endswith("/")
@@ -167,5 +184,7 @@ class Objects:
         """
         with translated("fetching", uri), into.open(mode) as f:
             blob = self.session.storage.bucket(uri.bucket).blob(uri.name)
-            blob.download_to_file(f, start=start or None, if_generation_match=generation, timeout=TIMEOUT_S,
-                                  raw_download=True)
+            blob.download_to_file(
+                f, start=start or None, if_generation_match=generation, raw_download=True, timeout=TIMEOUT_S,
+                retry=self.retry,
+            )

@@ -34,7 +34,7 @@ def upload_files(
     plan = plan_upload(files, objects.list(prefix))
     client = objects.session.storage
     with ThreadPoolExecutor(WORKERS) as pool:
-        moving = {pool.submit(_upload, client, upload): upload for upload in plan.uploads}
+        moving = {pool.submit(_upload, client, upload, objects.retry): upload for upload in plan.uploads}
         try:
             for done in as_completed(moving):
                 done.result()
@@ -46,21 +46,21 @@ def upload_files(
     return plan
 
 
-def _upload(client: Any, upload: Upload) -> None:
+def _upload(client: Any, upload: Upload, retry: Any) -> None:
     from google.api_core.exceptions import PreconditionFailed
 
     file = upload.file
     with translated("uploading", file.uri):
         blob = client.bucket(file.uri.bucket).blob(file.uri.name)
-        # The server refuses bytes that do not match this checksum.
+        # The server refuses bytes that do not match this checksum; the client's own would replace it.
         blob.crc32c = file.crc32c
         try:
             blob.upload_from_filename(
-                str(file.path), if_generation_match=upload.generation, timeout=TIMEOUT_S, checksum="crc32c",
+                str(file.path), if_generation_match=upload.generation, timeout=TIMEOUT_S, checksum=None, retry=retry,
             )
         except PreconditionFailed:
             # The client's own repeat after a lost reply meets its first write.
-            blob.reload(timeout=TIMEOUT_S)
+            blob.reload(timeout=TIMEOUT_S, retry=retry)
     if blob.crc32c != file.crc32c:
         raise StorageError("uploading", file.uri, "another object with other bytes lies there since this upload began",
                            "make sure that nobody else writes there and run the command again")

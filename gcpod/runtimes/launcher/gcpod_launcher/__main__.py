@@ -36,7 +36,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         runpy.run_module(options.module, run_name="__main__", alter_sys=True)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if stop.code is None or isinstance(stop.code, int):
+            return stop.code or 0
+        sys.stderr.write(f"{stop.code}\n")
+        return 1
     except Exception:
         traceback.print_exc()
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 
@@ -34,7 +35,18 @@ def _fetch(uri: str, path: Path) -> None:
 
 
 def unpack(archive: Path, target: Path) -> Path:
-    """Extracts an archive and returns the folder that holds its modules."""
+    """Extracts an archive and returns the folder that holds its modules.
+
+    Raises:
+        SystemExit: it is damaged, or a member of it would leave the folder.
+    """
+    try:
+        return _extract(archive, target)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
+        sys.exit(f"gcpod_launcher: unpacking {archive}: {e}; upload the packages again with `gcpod upload`")
+
+
+def _extract(archive: Path, target: Path) -> Path:
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             for name in wheel.namelist():

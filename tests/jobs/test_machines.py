@@ -1,0 +1,108 @@
+"""The machine table: every row runs, its neighbours do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from gcpod.jobs.machines import check_machine, kind_of, offered, tpu_cores
+from gcpod.spec import MachineSpec
+from gcpod.status import Finding
+
+# The rows of Vertex AI's documentation: accelerator, machine type, counts, regions that offer it (() for "most").
+V2_REGIONS, V3_REGIONS = ("us-central1", "europe-west4", "asia-east1"), ("us-central1", "europe-west4")
+V5E_REGIONS = ("us-central1", "us-east1", "us-west1", "us-west4")
+ROWS: list[tuple[str, str, tuple[int, ...], tuple[str, ...]]] = [
+    ("TPU_V2", "cloud-tpu", (8, 32), V2_REGIONS),
+    ("TPU_V3", "cloud-tpu", (8, 32), V3_REGIONS),
+    *[("NVIDIA_TESLA_T4", f"n1-standard-{size}", (1, 2, 4), ()) for size in (4, 8, 16)],
+    ("NVIDIA_TESLA_T4", "n1-standard-32", (2, 4), ()),
+    *[("NVIDIA_TESLA_T4", f"n1-standard-{size}", (4,), ()) for size in (64, 96)],
+    *[("NVIDIA_TESLA_V100", f"n1-standard-{size}", (1, 2, 4, 8), ()) for size in (4, 8)],
+    ("NVIDIA_TESLA_V100", "n1-standard-16", (2, 4, 8), ()),
+    ("NVIDIA_TESLA_V100", "n1-standard-32", (4, 8), ()),
+    *[("NVIDIA_TESLA_V100", f"n1-standard-{size}", (8,), ()) for size in (64, 96)],
+    *[("NVIDIA_TESLA_P4", f"n1-standard-{size}", (1, 2, 4), ()) for size in (4, 8, 16)],
+    *[("NVIDIA_TESLA_A100", f"a2-highgpu-{count}g", (count,), ()) for count in (1, 2, 4, 8)],
+    ("NVIDIA_TESLA_A100", "a2-megagpu-16g", (16,), ()),
+    *[("NVIDIA_A100_80GB", f"a2-ultragpu-{count}g", (count,), ()) for count in (1, 2, 4, 8)],
+    *[("NVIDIA_L4", f"g2-standard-{size}", (1,), ()) for size in (4, 8, 12, 16, 32)],
+    *[("NVIDIA_L4", f"g2-standard-{size}", (size // 12,), ()) for size in (24, 48, 96)],
+    *[("NVIDIA_H100_80GB", f"a3-highgpu-{count}g", (count,), ()) for count in (1, 2, 4, 8)],
+]
+TOPOLOGIES = {
+    "ct5lp-hightpu-1t": ("1x1",), "ct5lp-hightpu-4t": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "ct5lp-hightpu-8t": ("2x4",),
+}
+
+
+def found(machine: MachineSpec, region: str = "us-central1", evaluation: bool = False) -> list[Finding]:
+    return check_machine(machine, region, "train.machine", evaluation=evaluation)
+
+
+@pytest.mark.parametrize(("accelerator", "kind", "counts", "regions"), ROWS)
+def test_row(accelerator: str, kind: str, counts: tuple[int, ...], regions: tuple[str, ...]) -> None:
+    for count in counts:
+        for region in regions or ("us-central1",):
+            assert found(MachineSpec(kind, accelerator, count), region) == []
+    for count in {0, 3, 5, 1, 2, 4, 8, 16} - set(counts):
+        [finding] = found(MachineSpec(kind, accelerator, count))
+        assert (finding.code, finding.severity, finding.where) == ("J402", "error", "train.machine")
+        assert f"{count} x {accelerator} is not offered on {kind}" in finding.found
+        assert all(str(one) in finding.fix for one in counts)
+    [finding] = found(MachineSpec("e2-standard-4", accelerator, counts[0]))
+    assert (finding.code, finding.found) == ("J402", f"{accelerator} is not offered on e2-standard-4")
+    if regions:
+        [finding] = found(MachineSpec(kind, accelerator, counts[0]), "us-east4")
+        assert (finding.code, finding.fix) == ("J402", f"use region: {', '.join(regions)}")
+
+
+@pytest.mark.parametrize("kind", TOPOLOGIES)
+def test_topologies(kind: str) -> None:
+    for topology in TOPOLOGIES[kind]:
+        machine = MachineSpec(kind, tpu_topology=topology)
+        for region in V5E_REGIONS:
+            assert found(machine, region) == []
+        assert found(machine, "europe-west4")[0].code == "J402"
+        first, second = topology.split("x")
+        assert tpu_cores(machine) == int(first) * int(second)
+    [finding] = found(MachineSpec(kind, tpu_topology="3x3"))
+    assert (finding.code, finding.fix) == ("J402", f"use one of: {', '.join(TOPOLOGIES[kind])}")
+
+
+def test_machines_that_are_not_in_the_table() -> None:
+    assert found(MachineSpec("ct6e-standard-4t", tpu_topology="2x2"))[0].code == "J402"
+    for retired in ("NVIDIA_TESLA_P100", "NVIDIA_TESLA_K80", "TPU_V4"):
+        [finding] = found(MachineSpec("n1-standard-8", retired, 1))
+        assert (finding.code, "not known or retired" in finding.found) == ("J402", True)
+    assert found(MachineSpec("cloud-tpu"))[0].fix == "add accelerator: TPU_V2 and count: 8"
+    assert found(MachineSpec("n1-standard-8")) == []
+
+
+@pytest.mark.parametrize("machine", [
+    MachineSpec("cloud-tpu", "TPU_V2", 8), MachineSpec("ct5lp-hightpu-1t", tpu_topology="1x1"),
+])
+def test_evaluation_never_runs_on_a_tpu(machine: MachineSpec) -> None:
+    [finding] = found(machine, evaluation=True)
+    assert (finding.code, finding.severity) == ("J401", "error")
+    assert found(machine) == []
+    assert kind_of(machine) == "tpu"
+
+
+def test_kinds_and_cores() -> None:
+    assert kind_of(MachineSpec("n1-standard-8")) == "cpu"
+    assert kind_of(MachineSpec("n1-standard-8", "NVIDIA_TESLA_T4", 1)) == "gpu"
+    assert tpu_cores(MachineSpec("cloud-tpu", "TPU_V3", 32)) == 32
+    assert tpu_cores(MachineSpec("n1-standard-8", "NVIDIA_TESLA_T4", 4)) == 0
+    assert tpu_cores(MachineSpec("ct5lp-hightpu-4t", tpu_topology="2xtwo")) == 0
+
+
+def test_what_the_local_region_offers() -> None:
+    tpu = MachineSpec("cloud-tpu", "TPU_V2", 8)
+    gpu, v5e = MachineSpec("n1-standard-4", "NVIDIA_TESLA_T4", 1), MachineSpec("ct5lp-hightpu-1t", tpu_topology="1x1")
+    for asked in (tpu, gpu, v5e, MachineSpec("cloud-tpu")):
+        machine, why = offered(asked, "local")
+        assert (machine.accelerator, machine.tpu_topology) == (None, None)
+        assert machine.type != "cloud-tpu"
+        assert why == f"the local region offers CPU machines only: {machine} runs in place of {asked}"
+    assert offered(MachineSpec("n1-highmem-2"), "local") == (MachineSpec("n1-highmem-2"), "")
+    assert offered(tpu, "us-central1") == (tpu, "")

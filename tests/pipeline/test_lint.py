@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gcpod.pipeline.lint import LintContext, lint_config
+
+CLEAN = """\
+model {
+  ssd {
+    num_classes: 2
+    image_resizer { fixed_shape_resizer { height: 96 width: 96 } }
+  }
+}
+train_config {
+  batch_size: 16
+  num_steps: 500
+  max_number_of_boxes: 100
+  unpad_groundtruth_tensors: false
+  fine_tune_checkpoint: "gs://b/ckpt/model.ckpt"
+  fine_tune_checkpoint_type: "detection"
+  optimizer { adam_optimizer { learning_rate { manual_step_learning_rate { schedule { step: 90 } } } } }
+}
+train_input_reader {
+  label_map_path: "/gcs/b/map.pbtxt"
+  tf_record_input_reader { input_path: "gs://b/train-*" }
+}
+"""
+CONTEXT = LintContext(num_labels=2)
+TPU = LintContext(num_labels=2, tpu_cores=8)
+
+
+def changed(old: str, new: str) -> str:
+    assert CLEAN.count(old) == 1
+    return CLEAN.replace(old, new)
+
+
+def test_a_clean_config_has_no_findings() -> None:
+    assert lint_config(CLEAN, "f", CONTEXT) == []
+    assert lint_config(CLEAN, "f", TPU) == []
+    assert lint_config(CLEAN, "f") == []
+
+
+@pytest.mark.parametrize(("text", "code", "place", "fix"), [
+    ("model {\n  ssd {", "C200", "2:8", "write a field name or '}' there"),
+    (changed('"detection"', "“detection”"), "C204", "13:30", 'type a plain " there'),
+    (changed("model.ckpt", "model.ckpt.index"), "C201", "12:25", "with forward slashes"),
+    (changed("model.ckpt", "model.ckpt.data-00000-of-00001"), "C201", "12:25", "PREFIX.index"),
+    (changed("/model.ckpt", "\\\\model.ckpt"), "C201", "12:25", "with forward slashes"),
+    (changed("model.ckpt", "checkpoint"), "C201", "12:25", "PREFIX.index"),
+    (changed('"detection"', '"detektion"'), "C203", "13:30", "use one of: detection, classification"),
+    (changed("num_classes: 2", "num_classes: 3"), "C205", "3:18", "write num_classes: 2"),
+    (changed("gs://b/train-*", "PATH_TO_BE_CONFIGURED"), "C206", "18:40", "give the real path"),
+    (changed("gs://b/train-*", "/home/me/train-*"), "C207", "18:40", "give its gs:// address"),
+    (changed("gs://b/ckpt/model.ckpt", "ckpt/model.ckpt"), "C207", "12:25", "give its gs:// address"),
+    (changed("/gcs/b/map.pbtxt", "C:/map.pbtxt"), "C207", "17:19", "give its gs:// address"),
+    (changed("step: 90", "step: 0"), "C209", "14:96", "give its rate as initial_learning_rate"),
+    (changed("num_steps: 500", "num_steps: 501"), "C210", "9:14", "write num_steps: 600"),
+])
+def test_one_fault_gives_one_finding(text: str, code: str, place: str, fix: str) -> None:
+    [finding] = lint_config(text, "f", CONTEXT)
+    assert (finding.code, finding.severity, finding.where) == (code, "error", f"f:{place}")
+    assert fix in finding.fix
+
+
+@pytest.mark.parametrize(("text", "place", "fix"), [
+    (changed("batch_size: 16", "batch_size: 12"), "8:15", "make it a multiple of 8"),
+    (changed("fixed_shape_resizer { height: 96 width: 96 }", "keep_aspect_ratio_resizer { min_dimension: 9 }"),
+     "4:65", "use fixed_shape_resizer"),
+    (changed("max_number_of_boxes: 100", ""), "7:15", "write max_number_of_boxes: 100"),
+    (changed("unpad_groundtruth_tensors: false", ""), "1:1", "write unpad_groundtruth_tensors: false"),
+    (changed("tensors: false", "tensors: true"), "11:30", "write unpad_groundtruth_tensors: false"),
+])
+def test_a_tpu_asks_for_fixed_shapes(text: str, place: str, fix: str) -> None:
+    [finding] = lint_config(text, "f", TPU)
+    assert (finding.code, finding.where) == ("C208", f"f:{place}")
+    assert fix in finding.fix
+    assert lint_config(text, "f", CONTEXT) == []
+
+
+def test_local_paths_are_fine_where_no_cloud_is_meant() -> None:
+    text = changed("gs://b/train-*", "/home/me/train-*")
+    assert lint_config(text, "f", LintContext(num_labels=2, cloud=False)) == []
+
+
+def test_classes_are_compared_only_where_they_are_known() -> None:
+    assert lint_config(changed("num_classes: 2", "num_classes: 3"), "f", LintContext()) == []
+
+
+def test_every_fault_is_found_at_once() -> None:
+    text = changed("num_steps: 500", "num_steps: 501").replace("num_classes: 2", "num_classes: 3")
+    assert [finding.code for finding in lint_config(text, "f", CONTEXT)] == ["C205", "C210"]
+
+
+@pytest.mark.parametrize("value", ['"²"', "1" * 5000, "-100", "0x64", "many", "{ a: 1 }", '""'])
+def test_numbers_that_are_none_are_left_to_the_schema(value: str) -> None:
+    text = changed("num_steps: 500", f"num_steps: {value}").replace("batch_size: 16", f"batch_size: {value}")
+    assert lint_config(text, "f", TPU) == []
+
+
+@given(st.text() | st.lists(st.sampled_from(CLEAN.split()), max_size=40).map(" ".join))
+def test_any_text_gives_findings_with_a_place(text: str) -> None:
+    for finding in lint_config(text, "f", TPU):
+        assert finding.where.startswith("f:")
+        assert finding.code.startswith("C2")

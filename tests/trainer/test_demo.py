@@ -1,0 +1,112 @@
+"""The README's demo, as a newcomer types it: the real trainer learns on the local cloud, in containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gcpod.data.voc import read_voc
+from gcpod.localcloud.cloud import JobCloud
+from gcpod.results.metrics import read_metrics
+from gcpod.runner import Quiet, Run, RunOptions
+from gcpod.session import Session, resolve
+from gcpod.specfile import load_spec
+from gcpod.storage.objects import Objects
+from gcpod.uris import GcsUri
+
+pytestmark = pytest.mark.trainer
+HERE = Path(__file__).resolve().parent
+
+
+def runtime_json(python: Path, script: str, *arguments: object) -> Any:
+    """The last line that a script prints in the trainer's runtime."""
+    command = [str(python), str(HERE / script), *map(str, arguments)]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("newcomer") / "demo"
+
+
+@pytest.fixture(scope="module")
+def demo(folder: Path) -> Any:
+    """What ``gcpod demo --json`` prints."""
+    command = [sys.executable, "-m", "gcpod", "demo", "--dir", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def constant_guess(demo: Any, folder: Path, runtime_python: Path) -> float:
+    """AP@0.50 of the same box for every picture."""
+    records = [next((folder / "runs" / "dataset").glob(f"{split}-*.tfrecord")) for split in ("train", "eval")]
+    return float(runtime_json(runtime_python, "constant_box.py", *records)["ap50"])
+
+
+def test_the_demo_learns_far_more_than_chance(demo: Any, constant_guess: float) -> None:
+    untrained, trained = demo["metrics"][0], demo["final"]
+    assert (untrained["step"], trained["step"]) == (0, 500)
+    assert trained["ap50"] > 0.7
+    assert trained["ap50"] > untrained["ap50"] + 0.5
+    assert trained["ap50"] > constant_guess + 0.5
+
+
+def test_three_jobs_and_their_results_are_named(demo: Any, folder: Path) -> None:
+    assert set(demo["jobs"]) == {"train", "eval", "export"}
+    assert len(set(demo["jobs"].values())) == 3
+    assert [m.step for m in read_metrics(Path(demo["tensorboard"]))] == [m["step"] for m in demo["metrics"]]
+    assert {p.parent.name for p in Path(demo["tensorboard"]).glob("*/events.out.tfevents.*")} == {"train", "eval"}
+    assert json.loads((folder / "runs" / demo["run_id"] / "result.json").read_text()) == demo
+
+
+def test_nothing_is_left_running_and_nothing_lies_outside_the_demo(demo: Any, folder: Path) -> None:
+    assert demo["root"].startswith("gs://local-project-gcpod/runs/shapes-")
+    status = [sys.executable, "-m", "gcpod", "local", "status", "--root", str(folder / ".gcpod" / "local")]
+    assert subprocess.run(status, capture_output=True, text=True, check=True).stdout == "it is not running\n"
+    assert {p.name for p in folder.iterdir()} == {"data", "runs", "gcpod.yaml", ".gcpod"}
+    assert {p.name for p in folder.parent.iterdir()} == {"demo"}
+
+
+def test_the_exported_model_finds_the_shapes(demo: Any, folder: Path, runtime_python: Path) -> None:
+    with JobCloud(folder / ".gcpod" / "local") as cloud:
+        session = Session(resolve(load_spec(folder / "gcpod.yaml"), endpoint=cloud.url))
+        objects, model = Objects(session), GcsUri.parse(demo["saved_model"])
+        for info in objects.list(model):
+            path = folder / "model" / info.uri.name.removeprefix(model.prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            objects.fetch(info.uri, info.generation, 0, path)
+        session.storage.close()
+    picture = sorted((folder / "data" / "images" / "eval").glob("*.jpg"))[0]
+    truth = read_voc(next((folder / "data" / "annotations").rglob(f"{picture.stem}.xml")))
+    found = runtime_json(runtime_python, "use_model.py", folder / "model", picture)
+    names = ("circle", "square", "triangle")
+    top, left, bottom, right = found["box"]
+    matches = [
+        box for box in truth.boxes
+        if box.label == names[found["label"] - 1]
+        and abs(box.xmin - left * truth.width) < 12 and abs(box.ymax - bottom * truth.height) < 12
+        and abs(box.ymin - top * truth.height) < 12 and abs(box.xmax - right * truth.width) < 12
+    ]
+    assert found["score"] > 0.3
+    assert matches
+
+
+def test_a_finished_run_is_found_again_and_costs_nothing(demo: Any, folder: Path) -> None:
+    spec = load_spec(folder / "gcpod.yaml")
+    with JobCloud(folder / ".gcpod" / "local") as cloud:
+        session = Session(resolve(spec, endpoint=cloud.url))
+        result = Run(spec, session, Quiet(), RunOptions()).start()
+        session.storage.close()
+    assert result.jobs == demo["jobs"]
