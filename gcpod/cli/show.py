@@ -73,7 +73,7 @@ class Screen:
             return
         if kind not in self._tasks:
             self._tasks[kind] = self._bars.add_task(kind, total=progress.total_steps, facts="")
-        self._bars.update(self._tasks[kind], completed=progress.step or 0, facts=facts)
+        self._bars.update(self._tasks[kind], completed=progress.step or 0, facts=facts, refresh=True)
 
 
 def describe(progress: JobProgress) -> str:

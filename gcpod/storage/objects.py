@@ -104,12 +104,15 @@ class Objects:
         Raises:
             StorageError, AuthError: it can be neither found nor made.
         """
-        from google.api_core.exceptions import Conflict, NotFound
+        from google.api_core.exceptions import Conflict, Forbidden, NotFound
 
         client = self.session.storage
         with translated("looking for the bucket", f"gs://{name}"):
             try:
                 client.get_bucket(name, timeout=TIMEOUT_S, retry=self.retry)
+                return False
+            except Forbidden:
+                # Who may write objects need not be allowed to read the bucket itself; the first write will tell.
                 return False
             except NotFound:
                 pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,3 +111,23 @@ def test_a_finished_run_is_found_again_and_costs_nothing(demo: Any, folder: Path
         result = Run(spec, session, Quiet(), RunOptions()).start()
         session.storage.close()
     assert result.jobs == demo["jobs"]
+
+
+@pytest.mark.parametrize("program", ["readme", "train.py", "watch_jobs.py"])
+def test_the_readmes_python_and_the_examples_work(demo: Any, folder: Path, program: str) -> None:
+    project = HERE.parents[1]
+    snippet = re.search(r"```python\n(.*?)```", (project / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert snippet is not None
+    commands = {
+        "readme": ["-c", snippet.group(1)],
+        "train.py": [str(project / "examples" / "train.py"), "demo/gcpod.yaml"],
+        "watch_jobs.py": [str(project / "examples" / "watch_jobs.py"), "demo/gcpod.yaml", demo["run_id"], "--local"],
+    }
+    try:
+        done = subprocess.run([sys.executable, *commands[program]], cwd=folder.parent, capture_output=True, text=True,
+                              check=False)
+    finally:
+        subprocess.run([sys.executable, "-m", "gcpod", "local", "down", "--root", str(folder / ".gcpod" / "local")],
+                       check=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert ("SUCCEEDED" if program == "watch_jobs.py" else demo["saved_model"]) in done.stdout
