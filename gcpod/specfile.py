@@ -64,7 +64,7 @@ def _refuse_odd(text: str, path: Path) -> None:
     """What no spec needs: aliases can make a short text huge, tags make safe_load raise what is no YAMLError."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        where = f"{path}:{event.start_mark.line + 1}"
+        where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
         if isinstance(event, yaml.AliasEvent):
             raise SpecError("reading", where, "it uses a YAML alias (*name)", "write the value out")
         if getattr(event, "tag", None) is not None:

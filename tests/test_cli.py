@@ -209,7 +209,7 @@ def test_usage_errors_and_debug(gcpod: Any, tmp_path: Path) -> None:
 
 
 def test_the_readme_documents_every_exit_code() -> None:
-    rows = dict(re.findall(r"^\| (\d+) \| `?(\w+)`? \|", README.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    rows = dict(re.findall(r"^\| (\d+) \| `?(\w*)`? ?\|", README.read_text(encoding="utf-8"), flags=re.MULTILINE))
     kinds = [getattr(errors, name) for name in dir(errors) if name.endswith("Error")]
     assert {str(k.exit_code): k.code for k in kinds if k is not errors.GcpodError}.items() <= rows.items()
     assert str(INTERRUPTED) in rows

@@ -15,7 +15,7 @@ LAUNCHER = "gcpod.runtimes.launcher"
 
 LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
     "errors cache",
-    "uris status textproto wire records runtimes",
+    "uris status textproto wire records checksums runtimes",
     "spec specfile layout",
     "session",
     "data pipeline packaging",
@@ -38,7 +38,7 @@ TOP = {"", "__main__"}
 
 def part_of(module: str) -> str:
     """The part of the house that a dotted module belongs to; "" for gcpod itself."""
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def modules() -> dict[str, ast.Module]:

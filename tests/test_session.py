@@ -143,7 +143,8 @@ def test_gcpod_reads_what_gcloud_itself_wrote(tmp_path: Path) -> None:
 
 
 def test_a_local_cloud_needs_no_account(tmp_path: Path) -> None:
-    found = resolve(Spec(region="us-central1", credentials="key.json"), endpoint=f"{LOOPBACK}/", environ={}, home=tmp_path)
+    spec = Spec(region="us-central1", credentials="key.json")
+    found = resolve(spec, endpoint=f"{LOOPBACK}/", environ={}, home=tmp_path)
     assert (found.project.value, found.region.value) == ("local-project", "local")
     assert found.endpoint == Setting(LOOPBACK, "option")
     assert found.credentials.value == ""

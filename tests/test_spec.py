@@ -24,9 +24,10 @@ from gcpod.spec import (
     whole_blocks,
 )
 from gcpod.specfile import MAX_BYTES, load_spec, parse_spec, render_spec
+from tests.data.making import outcome
 
 HERE = Path("gcpod.yaml")
-TEXT = st.text(st.characters(min_codepoint=32, exclude_categories=("Cs",)), max_size=30)
+TEXT = st.text(st.characters(min_codepoint=32, codec="utf-8"), max_size=30)
 PRIMITIVES: dict[object, st.SearchStrategy[Any]] = {str: TEXT, tuple[str, ...]: st.lists(
     TEXT.filter(bool), unique=True, max_size=4).map(tuple)}
 
@@ -67,12 +68,7 @@ def test_a_rendered_spec_reads_back_as_it_was(spec: Spec) -> None:
 
 @given(st.text() | st.text("abns:- []{}\"'\n#!&*<|>?%@,=_0123456789.~\\"))
 def test_any_text_is_a_spec_or_an_error(text: str) -> None:
-    try:
-        found = parse_spec(text, HERE)
-    except SpecError as e:
-        assert "\n" not in str(e)
-    else:
-        assert isinstance(found, Spec)
+    assert outcome(lambda: parse_spec(text, HERE)) in ("", "E101")
 
 
 KEYS = st.sampled_from([f.name for f in dataclasses.fields(TrainSpec)] + [f.name for f in dataclasses.fields(Spec)])
@@ -85,12 +81,8 @@ ODD = st.sampled_from([
 
 @given(st.lists(st.tuples(st.sampled_from(["", "  ", "!!null "]), KEYS, ODD), max_size=5))
 def test_text_that_looks_like_a_spec_is_a_spec_or_an_error(lines: list[tuple[str, str, str]]) -> None:
-    try:
-        found = parse_spec("\n".join(f"{pad}{key}: {value}" for pad, key, value in lines), HERE)
-    except SpecError as e:
-        assert e.code == "E101"
-    else:
-        assert isinstance(found, Spec)
+    text = "\n".join(f"{pad}{key}: {value}" for pad, key, value in lines)
+    assert outcome(lambda: parse_spec(text, HERE)) in ("", "E101")
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n"])

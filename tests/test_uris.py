@@ -11,9 +11,10 @@ from gcpod.errors import GcpodError, SpecError
 from gcpod.layout import RunLayout
 from gcpod.status import JobInfo, JobState, Progress
 from gcpod.uris import GcsUri, inside
+from tests.data.making import outcome
 
 BUCKETS = st.from_regex(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", fullmatch=True)
-NAMES = st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), max_size=200)
+NAMES = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=200)
 
 
 @given(BUCKETS, NAMES)
@@ -22,13 +23,12 @@ def test_an_address_reads_back_as_it_was_written(bucket: str, name: str) -> None
     assert GcsUri.parse(str(uri)) == uri
 
 
-@given(st.text())
+@given(st.text() | st.text().map("gs://{}".format) | st.text().map("gs://bucket/{}".format))
 def test_any_text_is_an_address_or_an_error(text: str) -> None:
-    for candidate in (text, f"gs://{text}", f"gs://bucket/{text}"):
-        try:
-            assert str(GcsUri.parse(candidate)).rstrip("/") == candidate.rstrip("/")
-        except SpecError as e:
-            assert e.exit_code == 3
+    code = outcome(lambda: GcsUri.parse(text))
+    assert code in ("", "E101")
+    if not code:
+        assert str(GcsUri.parse(text)).rstrip("/") == text.rstrip("/")
 
 
 @pytest.mark.parametrize("text", [

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
+from gcpod.checksums import crc32c_text
 from gcpod.data.check import Checked, Policies, Progress, examine
 from gcpod.data.examples import encode_example
 from gcpod.data.labelmap import LabelMap, render_pbtxt
@@ -23,7 +24,6 @@ from gcpod.data.manifest import (
     MANIFEST_NAME,
     DatasetManifest,
     ShardInfo,
-    crc32c_text,
     intact,
     read_manifest,
 )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
+from gcpod.checksums import file_crc32c
 from gcpod.data.labelmap import LabelMap, read_pbtxt
 from gcpod.data.split import SPLITS, Split
 from gcpod.errors import DataError, SpecError
@@ -19,8 +17,6 @@ from gcpod.uris import inside
 
 MANIFEST_NAME = "manifest.json"
 LABEL_MAP_NAME = "label_map.pbtxt"
-
-_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -122,20 +118,6 @@ def intact(manifest: DatasetManifest) -> bool:
         for shard in manifest.shards
         for path in (manifest.folder / shard.name,)
     )
-
-
-def file_crc32c(path: Path) -> str:
-    """The checksum of a file in the form of `ShardInfo.crc32c`."""
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(_READ_BYTES):
-            crc = google_crc32c.extend(crc, block)
-    return crc32c_text(crc)
-
-
-def crc32c_text(crc: int) -> str:
-    """A checksum as Cloud Storage writes it."""
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
 def _broken(folder: Path, found: str) -> DataError:

@@ -21,7 +21,8 @@ def read_progress(progress: Progress, lines: Iterable[str]) -> Progress:
     """The progress after some more lines of a job's log; lines that say nothing of it are passed over."""
     for line in lines:
         step, loss, evaluated = _STEP.search(line), _LOSS.search(line), _EVALUATED.search(line)
-        if step:
+        # Each line comes twice, by two loggers; the second says nothing new.
+        if step and int(step.group(1)) != progress.step:
             # The first block includes tracing the graph, which tells nothing about the steps to come.
             seconds = float(step.group(2)) if progress.step is not None else 0.0
             progress = replace(progress, step=int(step.group(1)), steps_per_s=1 / seconds if seconds else None)

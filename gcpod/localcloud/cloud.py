@@ -176,6 +176,8 @@ def _start(root: Path, idle_exit_s: float, clock: Callable[[], float], sleep: Ca
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )
+    # It is waited for, so that no dead child is left behind when it ends before this process.
+    threading.Thread(target=process.wait, daemon=True).start()
     deadline = clock() + START_TIMEOUT_S
     while clock() < deadline and process.poll() is None:
         url = running_url(root)

@@ -59,7 +59,11 @@ def build_packages(runtime: Runtime, python: str, out: Path, cache: Path, runner
 def _wanted(tree: dict[str, bytes]) -> dict[str, bytes]:
     """Modules and data without tests and documentation, which no job imports; protobuf modules in today's form."""
     kept = {p: c for p, c in tree.items() if not p.endswith(_LEFT_OUT) or p.endswith(_NEEDED_TESTS)}
-    return {p: modernise(c.decode("latin-1"), p).encode("latin-1") if p.endswith(SUFFIX) else c for p, c in kept.items()}
+    return {p: _modern(c, p) if p.endswith(SUFFIX) else c for p, c in kept.items()}
+
+
+def _modern(content: bytes, path: str) -> bytes:
+    return modernise(content.decode("latin-1"), path).encode("latin-1")
 
 
 def _launcher_files() -> dict[str, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import subprocess
 import sys
@@ -93,13 +94,15 @@ def read_tree(archive: Path, top_folders: Sequence[str]) -> dict[str, dict[str, 
     """
     trees: dict[str, dict[str, bytes]] = {name: {} for name in top_folders}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
             for member in tar:
                 parts = member.name.split("/")
                 safe = ".." not in parts and member.size <= MAX_MEMBER_BYTES
                 if safe and member.isfile() and len(parts) > 2 and parts[1] in trees:
                     extracted = tar.extractfile(member)
                     trees[parts[1]]["/".join(parts[1:])] = extracted.read() if extracted else b""
+            while raw.read(1 << 20):
+                pass  # gzip's checksum stands at the end
     except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
         raise PackageError("reading", archive, str(e) or type(e).__name__, "delete it and run the command again") from e
     for name, tree in trees.items():

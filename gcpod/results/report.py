@@ -43,7 +43,7 @@ class RunResult:
         import pandas
 
         rows = {metrics.step: {"AP": metrics.ap, **metrics.values} for metrics in self.metrics}
-        frame = pandas.DataFrame.from_dict(rows, orient="index")
+        frame: pandas.DataFrame = pandas.DataFrame.from_dict(rows, orient="index")
         frame.index.name = "step"
         return frame
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
-
+from gcpod.checksums import file_crc32c
 from gcpod.errors import StorageError
 from gcpod.storage.objects import ObjectInfo, Objects
-from gcpod.storage.plan import file_crc32c
 from gcpod.uris import GcsUri, inside
 
 _MARK = "events.out.tfevents."
@@ -55,7 +52,7 @@ def _bring(objects: Objects, info: ObjectInfo, path: Path) -> int | None:
         if 0 < known < info.size:
             objects.fetch(info.uri, info.generation, known, tail)
             new = tail.read_bytes()
-            if _joined(path, new) == info.crc32c:
+            if file_crc32c(path, new) == info.crc32c:
                 with path.open("ab") as f:
                     f.write(new)
                 return len(new)
@@ -69,10 +66,3 @@ def _bring(objects: Objects, info: ObjectInfo, path: Path) -> int | None:
         raise
     finally:
         tail.unlink(missing_ok=True)
-
-
-def _joined(path: Path, new: bytes) -> str:
-    checksum = google_crc32c.Checksum()
-    checksum.update(path.read_bytes())
-    checksum.update(new)
-    return base64.b64encode(checksum.digest()).decode()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
-
+from gcpod.checksums import file_crc32c
 from gcpod.storage.objects import ObjectInfo
 from gcpod.uris import GcsUri
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,15 +39,6 @@ class UploadPlan:
     @property
     def bytes(self) -> int:
         return sum(u.file.size for u in self.uploads)
-
-
-def file_crc32c(path: Path) -> str:
-    """The checksum of a file's bytes, as Cloud Storage's ``crc32c`` field gives it."""
-    checksum = google_crc32c.Checksum()
-    with path.open("rb") as f:
-        while block := f.read(_BLOCK):
-            checksum.update(block)
-    return base64.b64encode(checksum.digest()).decode()
 
 
 def local_file(path: Path, uri: GcsUri) -> LocalFile:

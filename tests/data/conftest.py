@@ -8,6 +8,7 @@ import pytest
 
 from .making import Dataset
 
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     return Dataset(tmp_path)

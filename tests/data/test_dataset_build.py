@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from gcpod import wire
+from gcpod.checksums import file_crc32c
 from gcpod.data.build import DatasetError, DatasetRequest, build_dataset
 from gcpod.data.demo import draw_demo
 from gcpod.data.labelmap import LabelItem, LabelMap
-from gcpod.data.manifest import DatasetManifest, file_crc32c, intact, parse_manifest, read_manifest
+from gcpod.data.manifest import DatasetManifest, intact, parse_manifest, read_manifest
 from gcpod.data.voc import Box, read_voc
 from gcpod.errors import DataError, SpecError
 from gcpod.records import read_records

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
-import random
 import subprocess
 import sys
 import tarfile
@@ -48,11 +48,10 @@ def test_the_metadata_is_what_pip_reads() -> None:
 
 
 def test_the_same_files_give_the_same_bytes_whatever_the_order_and_the_umask() -> None:
-    data, items = pack(DEMO), list(FILES.items())
+    data = pack(DEMO)
     old = os.umask(0o077)
     try:
-        for seed in range(4):
-            random.Random(seed).shuffle(items)
+        for items in itertools.permutations(FILES.items()):
             assert pack(Sdist("demo_pkg", "1.2", dict(items), ("some-thing>=1",))) == data
     finally:
         os.umask(old)
@@ -80,7 +79,7 @@ def test_the_time_of_packing_is_not_in_the_file() -> None:
     assert gzip.decompress(data)
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8}){0,3}\.(py|txt)", fullmatch=True), st.binary(max_size=50)))
+@given(st.dictionaries(st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8}){0,3}\.(py|txt)", fullmatch=True), st.binary()))
 def test_every_file_comes_back(files: dict[str, bytes]) -> None:
     with tarfile.open(fileobj=io.BytesIO(pack(Sdist("p", "1", files))), mode="r:gz") as tar:
         found = {m.name.removeprefix("p-1/"): f.read() for m in tar if (f := tar.extractfile(m)) is not None}

@@ -55,7 +55,7 @@ def test_a_clean_config_has_no_findings() -> None:
     (changed("gs://b/train-*", "/home/me/train-*"), "C207", "18:40", "give its gs:// address"),
     (changed("gs://b/ckpt/model.ckpt", "ckpt/model.ckpt"), "C207", "12:25", "give its gs:// address"),
     (changed("/gcs/b/map.pbtxt", "C:/map.pbtxt"), "C207", "17:19", "give its gs:// address"),
-    (changed("step: 90", "step: 0"), "C209", "14:96", "give its rate as initial_learning_rate"),
+    (changed("step: 90", "step: 0"), "C209", "14:93", "give its rate as initial_learning_rate"),
     (changed("num_steps: 500", "num_steps: 501"), "C210", "9:14", "write num_steps: 600"),
 ])
 def test_one_fault_gives_one_finding(text: str, code: str, place: str, fix: str) -> None:
@@ -67,7 +67,7 @@ def test_one_fault_gives_one_finding(text: str, code: str, place: str, fix: str)
 @pytest.mark.parametrize(("text", "place", "fix"), [
     (changed("batch_size: 16", "batch_size: 12"), "8:15", "make it a multiple of 8"),
     (changed("fixed_shape_resizer { height: 96 width: 96 }", "keep_aspect_ratio_resizer { min_dimension: 9 }"),
-     "4:65", "use fixed_shape_resizer"),
+     "4:64", "use fixed_shape_resizer"),
     (changed("max_number_of_boxes: 100", ""), "7:15", "write max_number_of_boxes: 100"),
     (changed("unpad_groundtruth_tensors: false", ""), "1:1", "write unpad_groundtruth_tensors: false"),
     (changed("tensors: false", "tensors: true"), "11:30", "write unpad_groundtruth_tensors: false"),

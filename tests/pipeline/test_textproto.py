@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gcpod.errors import ConfigError
 from gcpod.pipeline.edit import quote
 from gcpod.textproto import MAX_DEPTH, Message, Scalar, parse, position
+from tests.data.making import outcome
 
 LABELS = {"mscoco_label_map.pbtxt": 90, "oid_v4_label_map.pbtxt": 601, "pascal_label_map.pbtxt": 20}
 
@@ -29,7 +30,7 @@ def test_every_real_config_is_read(shared_data: Path) -> None:
         assert {"model", "train_config", "train_input_reader", "eval_input_reader"} <= names
         for key, value in tree.walk():
             assert text[value.start : value.end] == value.text, key
-        assert tree.text("train_config.batch_size") in text
+        assert str(tree.text("train_config.batch_size")).isdigit()
 
 
 def test_every_real_label_map_is_read(shared_data: Path) -> None:
@@ -41,16 +42,13 @@ def test_every_real_label_map_is_read(shared_data: Path) -> None:
 
 @given(st.text() | st.text("ab1.:{}<>[]\"'\\#\n ,;-/x“"))
 def test_any_text_is_a_message_or_an_error(text: str) -> None:
-    try:
-        tree = parse(text)
-    except ConfigError as e:
-        assert e.code in ("C200", "C204")
-        assert "\n" not in str(e)
-    else:
-        assert all(text[value.start : value.end] == value.text for _, value in tree.walk())
+    code = outcome(lambda: parse(text))
+    assert code in ("", "C200", "C204")
+    if not code:
+        assert all(text[value.start : value.end] == value.text for _, value in parse(text).walk())
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",))))
+@given(st.text(st.characters(codec="utf-8")))
 def test_a_quoted_value_comes_back(value: str) -> None:
     scalar = parse(f"a {{ b: {quote(value)} }}").find("a.b")
     assert isinstance(scalar, Scalar)

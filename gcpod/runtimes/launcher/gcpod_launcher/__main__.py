@@ -48,14 +48,18 @@ def run(options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     options = arguments(argv)
-    with tempfile.TemporaryDirectory(prefix="gcpod-packages-") as folder:
-        if options.role == "eval":
-            evaluation.follow(options.marker, options.poll_s, options.timeout_s)
-        packages.put_on_path(options.package, Path(folder))
-        compat.apply()
-        code = run(options)
-    if options.role == "train" and options.marker:
-        evaluation.write(options.marker, json.dumps({"exit_code": code}))
+    code = 1
+    try:
+        with tempfile.TemporaryDirectory(prefix="gcpod-packages-") as folder:
+            if options.role == "eval":
+                evaluation.follow(options.marker, options.poll_s, options.timeout_s)
+            packages.put_on_path(options.package, Path(folder))
+            compat.apply()
+            code = run(options)
+    finally:
+        # However the training ended, an evaluation must not wait for more of it.
+        if options.role == "train" and options.marker:
+            evaluation.write(options.marker, json.dumps({"exit_code": code}))
     return code
 
 

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+from gcpod_launcher.evaluation import UNREADABLE_LOOKS, checkpoints
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+class World:
+    """A bucket over time: what the newest checkpoint is, and whether the marker is there, at each second."""
+
+    def __init__(self, newest: Callable[[float], str | None], end_s: float) -> None:
+        self.now, self.looks, self.newest, self.end_s = 0.0, 0, newest, end_s
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def latest(self) -> str | None:
+        self.looks += 1
+        return self.newest(self.now)
+
+    def follow(self, poll_s: float = 1.0, timeout_s: float = 100.0, each_takes_s: float = 0.0) -> list[str]:
+        found = []
+        for one in checkpoints(self.latest, lambda: self.now >= self.end_s, poll_s, timeout_s, self.clock, self.sleep):
+            found.append(one)
+            self.now += each_takes_s
+        return found
+
+
+NEVER = float("inf")
+
+
+def stepping(every_s: int, until_s: int) -> Callable[[float], str | None]:
+    """A checkpoint each ``every_s`` seconds; none before the first, and none after ``until_s``."""
+    def newest(now: float) -> str | None:
+        number = int(min(now, until_s) // every_s)
+        return f"ckpt-{number}" if number else None
+
+    return newest
+
+
+def test_every_checkpoint_comes_once_and_the_end_ends_it() -> None:
+    world = World(stepping(5, 20), end_s=21)
+    assert world.follow() == ["ckpt-1", "ckpt-2", "ckpt-3", "ckpt-4"]
+    assert world.now == 21
+
+
+def test_the_checkpoint_written_just_before_the_marker_is_not_missed() -> None:
+    world = World(lambda now: "last" if now >= 10 else "first", end_s=10)
+    assert world.follow() == ["first", "last"]
+
+
+def test_a_checkpoint_written_between_the_two_looks_is_not_missed() -> None:
+    class Racing(World):
+        def latest(self) -> str | None:
+            # The training writes its last checkpoint and the marker between the two questions of one look.
+            if self.looks == 3:
+                self.now = self.end_s
+            return super().latest()
+
+    world = Racing(lambda now: "last" if now >= 50 else "first", end_s=50)
+    assert world.follow(timeout_s=1000) == ["first", "last"]
+
+
+def test_what_an_evaluation_takes_does_not_count_as_waiting() -> None:
+    world = World(stepping(5, 20), end_s=NEVER)
+    assert world.follow(timeout_s=8, each_takes_s=30) == ["ckpt-1", "ckpt-4"]
+    assert world.now == 5 + 30 + 30 + 8
+
+
+def test_without_a_new_checkpoint_it_gives_up_in_time() -> None:
+    for newest in (lambda _: None, lambda _: "only"):
+        world = World(newest, end_s=NEVER)
+        assert world.follow(poll_s=2, timeout_s=11) == ([] if newest(0) is None else ["only"])
+        assert 11 <= world.now <= 13
+
+
+def test_an_unreadable_index_after_the_end_is_looked_at_again() -> None:
+    world = World(lambda now: "last" if now >= 13 else ("first" if now < 9 else None), end_s=10)
+    assert world.follow() == ["first", "last"]
+
+
+def test_an_index_that_stays_unreadable_is_given_up() -> None:
+    world = World(lambda _: None, end_s=0)
+    assert world.follow() == []
+    assert world.looks == UNREADABLE_LOOKS + 1
+
+
+def test_a_training_that_ended_long_ago_is_evaluated_once() -> None:
+    world = World(lambda _: "last", end_s=0)
+    assert world.follow() == ["last"]
+    assert world.now == 0
+
+
+@given(st.lists(st.sampled_from([None, "a", "b", "c"]), max_size=30), st.integers(0, 40), st.floats(0.5, 5))
+def test_whatever_the_bucket_shows_it_ends(shown: list[str | None], end_s: int, poll_s: float) -> None:
+    world = World(lambda now: shown[min(int(now), len(shown) - 1)] if shown else None, end_s)
+    found = world.follow(poll_s=poll_s, timeout_s=20)
+    assert all(one != following for one, following in pairwise(found))
+    assert world.now <= (len(found) + 1) * (20 + poll_s)
+    assert set(found) <= {one for one in shown if one is not None}
