@@ -43,7 +43,7 @@ class Faults:
 
     choose: Callable[[str, str], Fault | int | None] = lambda *_: None
     seen: list[tuple[str, str]] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def times(self, verb: str, end: str) -> int:
         """How many requests of that verb came for paths with that end."""

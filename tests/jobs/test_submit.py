@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -145,20 +146,19 @@ def test_a_claim_that_is_not_ours_to_read(place: Place) -> None:
         place.submitter().submit(body(), WHERE)
 
 
+def race(url: str, intent: str, where: GcsUri, gate: threading.Barrier, names: list[str]) -> None:
+    jobs = Jobs(session_of(url))
+    submitter = Submitter(jobs, Objects(jobs.session), sleep=lambda _: time.sleep(0.005))
+    gate.wait()
+    names.append(submitter.submit(body(intent), where).name)
+    jobs.session.storage.close()
+
+
 def test_twenty_races(place: Place) -> None:
     for number in range(20):
         intent, where = f"race-{number}", GcsUri("claims", f"race-{number}")
         gate, names = threading.Barrier(2), list[str]()
-
-        def race(intent: str = intent, where: GcsUri = where, gate: threading.Barrier = gate, names: list[str] = names) -> None:
-            jobs = Jobs(session_of(place.cloud.url))
-            submitter = Submitter(jobs, Objects(jobs.session), sleep=lambda _: gone.wait(0.005) and None)
-            gate.wait()
-            names.append(submitter.submit(body(intent), where).name)
-            jobs.session.storage.close()
-
-        gone = threading.Event()
-        threads = [threading.Thread(target=race) for _ in range(2)]
+        threads = [threading.Thread(target=race, args=(place.cloud.url, intent, where, gate, names)) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
