@@ -108,7 +108,7 @@ class Run:
         self.options = options or RunOptions()
         self.clock, self.sleep = clock, sleep
         self.jobs, self.objects = Jobs(session), Objects(session)
-        self.submitter = Submitter(self.jobs, self.objects, clock, sleep)
+        self.submitter = Submitter(self.jobs, self.objects, clock, sleep, reporter.say)
         self.followed: dict[Kind, _Followed] = {}
         self._train_attempt = 1
 

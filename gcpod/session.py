@@ -296,6 +296,17 @@ class Session:
         """The parent of custom jobs, ``projects/P/locations/R``."""
         return f"projects/{self.project}/locations/{self.region}"
 
+    def sdk_job(self, name: str) -> Any:
+        """A job as the ``aiplatform.CustomJob`` of Google's SDK, for scripts that go on with that.
+
+        The SDK's settings are those of the whole process: this call replaces them by this session's.
+        """
+        from google.cloud import aiplatform
+
+        options = {"api_endpoint": self.settings.endpoint.value, "api_transport": "rest"} if self.is_local else {}
+        aiplatform.init(project=self.project, location=self.region, credentials=self.credentials, **options)
+        return aiplatform.CustomJob.get(name)
+
     def console_url(self, job_id: str) -> str:
         """The page of a job in the console; for the local cloud, its own job resource."""
         if self.is_local:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from gcpod.errors import ServiceError
+from gcpod.errors import AuthError, ServiceError
 from gcpod.jobs.request import INTENT_LABEL
 from gcpod.jobs.service import Jobs, OutageError
 from gcpod.status import JobInfo
@@ -53,13 +53,15 @@ class Submitter:
         jobs: the job service.
         objects: the bucket's objects.
         clock, sleep: seconds; the process's own unless given.
+        say: told when another process's claim is waited for.
     """
 
     def __init__(
         self, jobs: Jobs, objects: Objects,
         clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.jobs, self.objects, self.clock, self.sleep = jobs, objects, clock, sleep
+        self.jobs, self.objects, self.clock, self.sleep, self.say = jobs, objects, clock, sleep, say
         self.owner = uuid.uuid4().hex
 
     def find(self, where: GcsUri) -> str | None:
@@ -99,6 +101,7 @@ class Submitter:
                 continue
             if found.generation != seen:
                 seen, since = found.generation, self.clock()
+                self.say(f"another process is submitting {intent}; waiting up to {CLAIM_GRACE_S:.0f} s for its job")
             if self.clock() - since >= CLAIM_GRACE_S:
                 taken = self.objects.write_if(where, Claim(intent, self.owner).encode(), found.generation)
                 if taken is not None:
@@ -110,8 +113,17 @@ class Submitter:
         return jobs[-1] if jobs else None
 
     def _create(self, body: dict[str, Any], intent: str, where: GcsUri, generation: int) -> JobInfo:
-        """Creates the job under a claim that is ours, and writes its name into the claim."""
-        job = self._create_or_find(body, intent)
+        """Creates the job under a claim that is ours, and writes its name into the claim.
+
+        A refusal gives the claim up, so that a corrected request need not wait for it.
+        """
+        try:
+            job = self._create_or_find(body, intent)
+        except OutageError:
+            raise
+        except (ServiceError, AuthError):
+            self.objects.delete_if(where, generation)
+            raise
         if self.objects.write_if(where, Claim(intent, self.owner, job.name).encode(), generation) is None:
             return self._settle(job, intent, where)
         return job

@@ -24,7 +24,9 @@ TASK = "workerpool0-0"
 MAX_STARTS = 3
 """How often a job is started again after the server died under it, as Vertex AI retries internal errors."""
 MAX_RUNNING = 4
-_INTERNAL, _FAILED = 13, 3
+_INTERNAL, _FAILED, _DEADLINE = 13, 3, 4
+DEFAULT_TIMEOUT_S = 7 * 24 * 3600.0
+"""https://cloud.google.com/vertex-ai/docs/reference/rest/v1/CustomJobSpec#scheduling"""
 
 
 def project_number(project: str) -> str:
@@ -32,6 +34,12 @@ def project_number(project: str) -> str:
     if project.isdigit():
         return project
     return str(100_000_000_000 + int.from_bytes(project.encode(), "big") % 899_999_999_989)
+
+
+def timeout_of(job_spec: Mapping[str, Any]) -> float:
+    """How long a job may run, in seconds: its scheduling.timeout, such as ``3600s``."""
+    text = str(job_spec.get("scheduling", {}).get("timeout", ""))
+    return float(text.removesuffix("s")) if text else DEFAULT_TIMEOUT_S
 
 
 class Scheduler:
@@ -136,14 +144,28 @@ class Scheduler:
         ended = self.database.get(job_id)
         if self._stopping or (ended is not None and ended.state == "CANCELLING"):
             process.end()
-        self._finish(job_id, process.wait())
+        late = threading.Event()
+        limit_s = timeout_of(job.body["jobSpec"])
 
-    def _finish(self, job_id: str, code: int) -> None:
+        def expire() -> None:
+            late.set()
+            process.end()
+
+        timer = threading.Timer(min(limit_s, threading.TIMEOUT_MAX), expire)
+        timer.daemon = True
+        timer.start()
+        code = process.wait()
+        timer.cancel()
+        self._finish(job_id, code, limit_s if late.is_set() else None)
+
+    def _finish(self, job_id: str, code: int, late_s: float | None) -> None:
         with self._lock:
             self._processes.pop(job_id, None)
         job = self.database.get(job_id)
         if job is not None and job.state == "CANCELLING":
             self._end(job_id, "CANCELLED")
+        elif late_s is not None:
+            self._end(job_id, "FAILED", _DEADLINE, f"The job ran longer than its timeout of {late_s:g} s.")
         elif self._stopping:
             return
         elif code == 0:

@@ -159,6 +159,17 @@ class Objects:
         there = self.read(uri)
         return there.generation if there and there.content == content and there.generation != generation else None
 
+    def delete_if(self, uri: GcsUri, generation: int) -> bool:
+        """Deletes that generation of an object; False when it is another by now."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
+
+        with translated("deleting", uri):
+            try:
+                self._blob(uri).delete(if_generation_match=generation, timeout=TIMEOUT_S, retry=self.retry)
+            except (NotFound, PreconditionFailed):
+                return False
+            return True
+
     def write(self, uri: GcsUri, content: bytes) -> None:
         """Writes whatever is there; trying again writes the same bytes again."""
         with translated("writing", uri):

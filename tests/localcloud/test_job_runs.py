@@ -93,7 +93,7 @@ def test_a_job_that_succeeds(quick_cloud: JobCloud) -> None:
     written = entries(quick_cloud, number)
     assert len({one["insertId"] for one in written}) == len(written) == 4
     assert {one["resource"]["type"] for one in written} == {"ml_job"}
-    assert not (quick_cloud.root / "jobs" / number).exists()
+    until(lambda: not (quick_cloud.root / "jobs" / number).exists())
 
 
 def test_the_environment(quick_cloud: JobCloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_job_that_cannot_start(quick_cloud: JobCloud, field: str, value: Any, 
     found = reached(quick_cloud, number, *ENDS)
     assert (found["state"], found["error"]["code"]) == ("JOB_STATE_FAILED", 13)
     assert message in found["error"]["message"]
-    assert not (quick_cloud.root / "jobs" / number).exists()
+    until(lambda: not (quick_cloud.root / "jobs" / number).exists())
 
 
 def test_cancelling_takes_the_children_along(quick_cloud: JobCloud) -> None:
@@ -201,3 +201,11 @@ def test_the_folder_of_a_job_is_its_own(quick_cloud: JobCloud) -> None:
     folder = str(quick_cloud.root / "jobs" / number)
     assert [text for _, text in said(quick_cloud, number)] == [folder, f"{folder}/tmp"]
     assert list((quick_cloud.root / "jobs").iterdir()) == []
+
+
+def test_a_job_that_outruns_its_timeout_is_ended(quick_cloud: JobCloud) -> None:
+    body = shell_job("echo started; sleep 100")
+    body["jobSpec"]["scheduling"] = {"timeout": "0.3s"}
+    found = reached(quick_cloud, submit(quick_cloud, body), *ENDS)
+    assert found["state"] == "JOB_STATE_FAILED"
+    assert found["error"] == {"code": 4, "message": "The job ran longer than its timeout of 0.3 s."}

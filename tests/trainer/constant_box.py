@@ -4,8 +4,12 @@ Arguments: the training records and the evaluation records. The guess is, for ea
 boxes, scored by how common the class is; it prints the AP as JSON.
 """
 
+from __future__ import annotations
+
 import json
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,25 +20,28 @@ SIDE = 1000.0
 """Boxes are compared on a canvas of this many pixels, so that no object counts as small."""
 
 
-def read(path):
+def read(path: str) -> Iterator[tuple[Any, list[int]]]:
     for payload in tf.data.TFRecordDataset(path):
         features = tf.train.Example.FromString(payload.numpy()).features.feature
         edges = [features[f"image/object/bbox/{edge}"].float_list.value for edge in ("xmin", "ymin", "xmax", "ymax")]
         yield np.array(edges).T * SIDE, list(features["image/object/class/label"].int64_list.value)
 
 
-def corner_and_size(box):
+def corner_and_size(box: Any) -> list[float]:
     return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
 
 
-def main(train, evaluation):
-    boxes, labels = [], []
+def main(train: str, evaluation: str) -> None:
+    boxes: list[Any] = []
+    labels: list[int] = []
     for image_boxes, image_labels in read(train):
         boxes += list(image_boxes)
         labels += image_labels
     classes = sorted(set(labels))
     guess = {c: np.mean([b for b, label in zip(boxes, labels, strict=True) if label == c], axis=0) for c in classes}
-    truth, guesses, images = [], [], []
+    truth: list[dict[str, Any]] = []
+    guesses: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
     for number, (image_boxes, image_labels) in enumerate(read(evaluation), 1):
         images.append({"id": number, "width": SIDE, "height": SIDE})
         for box, label in zip(image_boxes, image_labels, strict=True):
