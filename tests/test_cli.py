@@ -223,6 +223,8 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(project: Path, 
     root = json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)["run"]
     Objects(session).write(GcsUri.parse(root) / "behave" / "hang-train", b"")
     command = [sys.executable, "-u", "-m", "gcpod", "run", "--file", str(project / "gcpod.yaml")]
+    # A suite started in the background ignores SIGINT, and so would this process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
     for line in run.stdout:

@@ -183,6 +183,7 @@ class Scheduler:
             job = self.database.get(job_id)
             if job is None or job.state in TERMINAL:
                 return
+            shutil.rmtree(self._folder(job_id), ignore_errors=True)
             # The last line comes before the end, so that who sees the end can read every line.
             self.database.log(job_id, "ERROR" if state == "FAILED" else "INFO", "service", [text])
             self.database.update(job_id, state=state, ended=self.database.clock(), error_code=code, error=message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ WHERE = GcsUri("claims", "jobs/train-1.json")
 class Place:
     """A local cloud with faults on the way to it, and a clock that only sleeping moves."""
 
-    def __init__(self, cloud: JobCloud, faults: Faults) -> None:
-        self.cloud, self.faults, self.time = cloud, faults, 0.0
+    def __init__(self, cloud: JobCloud, faults: Faults, project: str) -> None:
+        self.cloud, self.faults, self.project, self.time = cloud, faults, project, 0.0
         self.naps: list[float] = []
         self.at_sleep: Callable[[], None] = lambda: None
-        self.jobs = Jobs(session_of(cloud.url))
+        self.jobs = Jobs(session_of(cloud.url, project))
         self.objects = Objects(self.jobs.session)
         self.objects.ensure_bucket("claims")
 
@@ -41,7 +42,7 @@ class Place:
         self.at_sleep()
 
     def submitter(self) -> Submitter:
-        jobs = Jobs(session_of(self.cloud.url))
+        jobs = Jobs(session_of(self.cloud.url, self.project))
         return Submitter(jobs, Objects(jobs.session), lambda: self.time, self.sleep)
 
     def made(self, intent: str = "i") -> list[JobInfo]:
@@ -58,16 +59,25 @@ class Place:
         self.objects.write(WHERE, claim.encode())
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, quick_python: Path) -> Iterator[tuple[JobCloud, Faults]]:
+    folder, faults = tmp_path_factory.mktemp("shared"), Faults()
+    made = JobCloud(folder / "c", cache=folder, environment_of=lambda *_: quick_python, middleware=faults.wrap)
+    with made as cloud:
+        yield cloud, faults
+
+
 @pytest.fixture
-def place(tmp_path: Path, quick_python: Path) -> Iterator[Place]:
-    faults = Faults()
-    with JobCloud(
-        tmp_path / "cloud", cache=tmp_path, environment_of=lambda *_: quick_python, middleware=faults.wrap,
-    ) as cloud:
-        place = Place(cloud, faults)
-        yield place
-        faults.choose = lambda *_: None
-        place.jobs.session.storage.close()
+def place(shared: tuple[JobCloud, Faults]) -> Iterator[Place]:
+    """A project of the test's own on a shared cloud, and no claims yet."""
+    cloud, faults = shared
+    place = Place(cloud, faults, f"p-{uuid.uuid4().hex[:12]}")
+    yield place
+    faults.choose = lambda *_: None
+    faults.seen.clear()
+    bucket = place.jobs.session.storage.bucket(WHERE.bucket)
+    bucket.delete_blobs(list(bucket.list_blobs()))
+    place.jobs.session.storage.close()
 
 
 def body(intent: str = "i", script: str = "true") -> dict[str, Any]:
@@ -146,8 +156,8 @@ def test_a_claim_that_is_not_ours_to_read(place: Place) -> None:
         place.submitter().submit(body(), WHERE)
 
 
-def race(url: str, intent: str, where: GcsUri, gate: threading.Barrier, names: list[str]) -> None:
-    jobs = Jobs(session_of(url))
+def race(place: Place, intent: str, where: GcsUri, gate: threading.Barrier, names: list[str]) -> None:
+    jobs = Jobs(session_of(place.cloud.url, place.project))
     submitter = Submitter(jobs, Objects(jobs.session), sleep=lambda _: time.sleep(0.005))
     gate.wait()
     names.append(submitter.submit(body(intent), where).name)
@@ -158,7 +168,7 @@ def test_twenty_races(place: Place) -> None:
     for number in range(20):
         intent, where = f"race-{number}", GcsUri("claims", f"race-{number}")
         gate, names = threading.Barrier(2), list[str]()
-        threads = [threading.Thread(target=race, args=(place.cloud.url, intent, where, gate, names)) for _ in range(2)]
+        threads = [threading.Thread(target=race, args=(place, intent, where, gate, names)) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -209,8 +219,8 @@ def test_the_claim_is_removed_while_another_waits(place: Place) -> None:
 class SlowJobs(Jobs):
     """A client that stands still around its create, while ``before`` and ``after`` happen."""
 
-    def __init__(self, url: str, before: Callable[[], Any], after: Callable[[], Any]) -> None:
-        super().__init__(session_of(url))
+    def __init__(self, place: Place, before: Callable[[], Any], after: Callable[[], Any]) -> None:
+        super().__init__(session_of(place.cloud.url, place.project))
         self.before, self.after = before, after
 
     def create(self, body: dict[str, Any]) -> JobInfo:
@@ -221,7 +231,7 @@ class SlowJobs(Jobs):
 
 
 def slow(place: Place, before: Callable[[], Any] = lambda: None, after: Callable[[], Any] = lambda: None) -> Submitter:
-    return Submitter(SlowJobs(place.cloud.url, before, after), place.objects, lambda: place.time, place.sleep)
+    return Submitter(SlowJobs(place, before, after), place.objects, lambda: place.time, place.sleep)
 
 
 def test_who_was_overtaken_cancels_its_own_job(place: Place) -> None:
