@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gcpod.checks import check as check_spec
+from gcpod.jobs.reporter import Quiet, Reporter
 from gcpod.jobs.request import Kind
 from gcpod.layout import RunLayout
 from gcpod.results.report import RunResult
 from gcpod.results.tensorboard import Fetched
-from gcpod.runner import Quiet, Reporter, Run, RunOptions
+from gcpod.runner import Run, RunOptions
 from gcpod.session import ANY_LOCAL, Session, Settings, resolve
 from gcpod.spec import Spec
 from gcpod.specfile import load_spec
 from gcpod.status import Finding, JobInfo
 
+LOCAL_PATIENCE_S = 60.0
 IDLE_EXIT_S = 600.0
 """A local cloud started on behalf of a command ends after so many seconds without a request or a running job."""
 
@@ -67,7 +70,12 @@ def open_run(
 ) -> Run:
     """A run of a spec, not started; see runner.Run."""
     loaded = _loaded(spec)
-    return Run(loaded, connect(loaded, local=local, endpoint=endpoint), reporter or Quiet(), options)
+    session = connect(loaded, local=local, endpoint=endpoint)
+    chosen = options or RunOptions()
+    if session.is_local:
+        # A server on this machine that is gone does not come back by itself, as a network does.
+        chosen = replace(chosen, patience_s=LOCAL_PATIENCE_S)
+    return Run(loaded, session, reporter or Quiet(), chosen)
 
 
 def run(

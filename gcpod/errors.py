@@ -106,3 +106,17 @@ class ChecksFailedError(GcpodError):
 
     code = "E110"
     exit_code = 12
+
+
+class OutageError(GcpodError):
+    """A service did not answer, or said to come back later: nothing is known about the request's fate."""
+
+    code = "J405"
+    exit_code = 13
+
+
+class NotFoundError(ServiceError):
+    """What was asked for does not exist (any more)."""
+
+    code = "E111"
+    exit_code = 14

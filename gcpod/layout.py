@@ -62,9 +62,9 @@ class RunLayout:
         """Written last: says that every upload before it is whole."""
         return self.root / "manifest.json"
 
-    def claim(self, kind: str, attempt: int) -> GcsUri:
-        """The record that decides who submits a job, and under which name it runs."""
-        return self.root / "jobs" / f"{kind}-{attempt}.json"
+    def claim(self, intent: str) -> GcsUri:
+        """The record that decides who submits a job, and under which name it runs; ``intent`` such as train-1."""
+        return self.root / "jobs" / f"{intent}.json"
 
     def marker(self, attempt: int) -> GcsUri:
         """Written by the training job when it ends."""

@@ -6,17 +6,18 @@ a job is submitted once (jobs/submit.py).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from gcpod.errors import JobFailedError, StorageError
-from gcpod.jobs.logs import LogLine, LogReader
+from gcpod.errors import AuthError, JobFailedError, NotFoundError, OutageError, StorageError
+from gcpod.jobs.logs import LogReader
 from gcpod.jobs.progress import read_progress
-from gcpod.jobs.request import KINDS, RUN_LABEL, Kind, label
-from gcpod.jobs.service import Jobs, OutageError
+from gcpod.jobs.reporter import Reporter
+from gcpod.jobs.request import INTENT_LABEL, KIND_LABEL, KINDS, RUN_LABEL, Kind, intent_of, label
+from gcpod.jobs.service import Jobs
 from gcpod.jobs.submit import Submitter
 from gcpod.jobs.watch import MAX_POLL_S, POLL_S, result
 from gcpod.layout import RunLayout
@@ -29,41 +30,11 @@ from gcpod.spec import Spec, whole_blocks
 from gcpod.status import JobInfo, JobState, Progress
 from gcpod.storage.objects import Objects
 from gcpod.storage.transfer import upload_files
+from gcpod.uris import GcsUri
 
+_CANCELLABLE = (JobState.QUEUED, JobState.PENDING, JobState.RUNNING)
 _SHARE = 0.1
 """Of the time since something last happened, as the pause before the next poll."""
-
-
-class Reporter(Protocol):
-    """Told what happens in a run; the command line shows it, tests collect it."""
-
-    def say(self, text: str) -> None:
-        """A step was done."""
-
-    def state(self, kind: Kind, info: JobInfo) -> None:
-        """A job was submitted or changed its state."""
-
-    def lines(self, kind: Kind, lines: list[LogLine]) -> None:
-        """A job logged something."""
-
-    def progress(self, kind: Kind, progress: Progress) -> None:
-        """A job came further."""
-
-
-class Quiet:
-    """A Reporter that tells nobody."""
-
-    def say(self, text: str) -> None:
-        """Passed over."""
-
-    def state(self, kind: Kind, info: JobInfo) -> None:
-        """Passed over."""
-
-    def lines(self, kind: Kind, lines: list[LogLine]) -> None:
-        """Passed over."""
-
-    def progress(self, kind: Kind, progress: Progress) -> None:
-        """Passed over."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +44,14 @@ class RunOptions:
     Attributes:
         again: start a new run even though one of the same inputs has been made.
         again_when_done: the same, but only when the newest such run came to its end.
-        retry: submit a new attempt of a job whose last one failed or was cancelled.
+        retry: submit a new attempt of a job whose last one failed, was cancelled or is gone.
+        patience_s: seconds that the cloud may be out of reach while jobs run before the run gives up watching.
     """
 
     again: bool = False
     again_when_done: bool = False
     retry: bool = False
+    patience_s: float = math.inf
 
 
 @dataclass
@@ -86,8 +59,7 @@ class _Followed:
     """A job while it is watched."""
 
     info: JobInfo
-    reader: LogReader
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress
 
 
 class Run:
@@ -110,7 +82,9 @@ class Run:
         self.jobs, self.objects = Jobs(session), Objects(session)
         self.submitter = Submitter(self.jobs, self.objects, clock, sleep, reporter.say)
         self.followed: dict[Kind, _Followed] = {}
+        self.logs = LogReader(session)
         self._train_attempt = 1
+        self._earlier_ended = self._cancelled = self._logs_refused = False
 
     def start(self) -> RunResult:
         """Runs to the end.
@@ -144,7 +118,7 @@ class Run:
             GcpodError: as for upload, or the service refuses the job.
         """
         prepared = self.upload()
-        while self.submitter.find(prepared.layout.claim("train", self._train_attempt + 1)) is not None:
+        while self.submitter.find(prepared.layout.claim(intent_of("train", self._train_attempt + 1, 0))) is not None:
             self._train_attempt += 1
         self._submit(kind, prepared)
         return self.followed[kind].info
@@ -171,16 +145,21 @@ class Run:
     def _work(self, prepared: Prepared) -> None:
         """Submits each job when its turn comes and follows all of them to their ends."""
         self._submit("train", prepared)
-        quiet_since = self.clock()
-        while True:
-            moved = self._poll(prepared)
-            if self._next(prepared):
-                moved = True
-            if self._over():
-                break
+        quiet_since = reached = self.clock()
+        while not self._over():
+            moved = False
+            try:
+                moved = self._poll(prepared)
+                moved = self._next(prepared) or moved
+                reached = self.clock()
+            except OutageError as e:
+                if self.clock() - reached >= self.options.patience_s:
+                    raise
+                self.reporter.say(f"waiting: {e}")
             quiet_since = self.clock() if moved else quiet_since
-            self.sleep(min(MAX_POLL_S, max(POLL_S, _SHARE * (self.clock() - quiet_since))))
-        self._poll(prepared)
+            if not self._over():
+                self.sleep(min(MAX_POLL_S, max(POLL_S, _SHARE * (self.clock() - quiet_since))))
+        self._read_logs()
         for kind in KINDS:
             if kind in self.followed:
                 result(self.followed[kind].info)
@@ -188,21 +167,31 @@ class Run:
     def _next(self, prepared: Prepared) -> bool:
         """Submits what may start now; returns whether it did."""
         train, before = self.followed["train"].info.state, len(self.followed)
+        if not self._earlier_ended:
+            self._cancel_evaluations(prepared, of_this_training=False)
+            self._earlier_ended = True
         if "eval" not in self.followed and self._evaluable(train, prepared):
             self._submit("eval", prepared)
         if "export" not in self.followed and train is JobState.SUCCEEDED:
             self._submit("export", prepared)
-        if self._train_failed:
+        if self._train_failed and not self._cancelled:
             # Nothing more can come to be evaluated: its machine is not paid for waiting.
-            evaluation = self.followed.get("eval")
-            if evaluation and evaluation.info.state in (JobState.QUEUED, JobState.PENDING, JobState.RUNNING):
-                self.jobs.cancel(evaluation.info.name)
+            self._cancel_evaluations(prepared, of_this_training=True)
+            self._cancelled = True
         return len(self.followed) > before
 
     def _evaluable(self, train: JobState, prepared: Prepared) -> bool:
         if train is JobState.RUNNING:
             return self.objects.exists(prepared.layout.model / "checkpoint")
         return train is JobState.SUCCEEDED
+
+    def _cancel_evaluations(self, prepared: Prepared, of_this_training: bool) -> None:
+        """Ends evaluations that run for a training which is over."""
+        own = label(f"{prepared.run_id}-eval-{self._train_attempt}-")
+        for info in self.jobs.list({RUN_LABEL: label(prepared.run_id), KIND_LABEL: "eval"}):
+            is_own = info.labels.get(INTENT_LABEL, "").startswith(own)
+            if is_own is of_this_training and info.state in _CANCELLABLE:
+                self.jobs.cancel(info.name)
 
     @property
     def _train_failed(self) -> bool:
@@ -219,65 +208,86 @@ class Run:
         if kind == "train":
             self._train_attempt = attempt
         body = prepared.request(kind, self.session.settings, attempt, self._train_attempt)
-        info = self.submitter.submit(body, prepared.layout.claim(kind, attempt))
+        info = self.submitter.submit(body, self._claim(kind, attempt, prepared.layout))
         steps = whole_blocks(self.spec.train.steps) if kind == "train" else None
-        self.followed[kind] = _Followed(info, LogReader(self.session, info.id), Progress(total_steps=steps))
+        self.followed[kind] = _Followed(info, Progress(total_steps=steps))
+        if not info.state.terminal:
+            self.logs.job_ids.append(info.id)
         self.reporter.state(kind, info)
 
+    def _claim(self, kind: Kind, attempt: int, layout: RunLayout) -> GcsUri:
+        return layout.claim(intent_of(kind, attempt, self._train_attempt))
+
     def _attempt_of(self, kind: Kind, layout: RunLayout) -> int:
-        """The attempt to go on with: the last one made, or the next when that failed and a retry is wanted."""
+        """The attempt to go on with: the last one claimed, or the next when that one failed and a retry is wanted."""
         attempt = 1
         while True:
-            name = self.submitter.find(layout.claim(kind, attempt))
-            if name is None:
+            claim = self.submitter.find(self._claim(kind, attempt, layout))
+            if claim is None or not claim.job:
                 return attempt
-            info = self.jobs.get(name)
-            if not info.state.terminal or info.state is JobState.SUCCEEDED:
+            found = self._ended_badly(claim.job)
+            if not found:
                 return attempt
-            following = self.submitter.find(layout.claim(kind, attempt + 1))
-            if following is None and not self.options.retry:
-                raise JobFailedError(
-                    f"going on with the {kind} job", info.name,
-                    f"its last attempt ended {info.state.short}" + (f": {info.error}" if info.error else ""),
-                    f"read `gcpod jobs logs {info.id}`, then submit it anew with `gcpod run --retry`",
-                )
+            if not self.options.retry and self.submitter.find(self._claim(kind, attempt + 1, layout)) is None:
+                raise JobFailedError(f"going on with the {kind} job", claim.job, found,
+                                     "read its log with `gcpod jobs logs`, then run again with --retry")
             attempt += 1
 
-    def _poll(self, prepared: Prepared) -> bool:
-        """One listing for all jobs, their new log lines, the new TensorBoard bytes; returns whether anything moved."""
-        moved = False
+    def _ended_badly(self, name: str) -> str:
+        """Why a job is nothing to go on with; "" when it is."""
+        if f"/locations/{self.session.region}/" not in name:
+            return f"it ran in another region than {self.session.region}"
         try:
-            infos = {info.name: info for info in self.jobs.list({RUN_LABEL: label(prepared.run_id)})}
-            for kind, followed in self.followed.items():
-                info = infos.get(followed.info.name) or self.jobs.get(followed.info.name)
-                running = not followed.info.state.terminal
-                if info.state is not followed.info.state:
-                    followed.info, moved = info, True
-                    self.reporter.state(kind, info)
-                if running:
-                    moved = self._read_log(kind, followed) or moved
-            fetch_tensorboard(self.objects, prepared.layout.model, Workdir.of(self.spec).tensorboard(prepared.run_id))
-        except (OutageError, StorageError) as e:
-            self.reporter.say(f"waiting: {e}")
+            info = self.jobs.get(name)
+        except NotFoundError:
+            return "it was deleted"
+        if not info.state.terminal or info.state is JobState.SUCCEEDED:
+            return ""
+        return f"its last attempt ended {info.state.short}" + (f": {info.error}" if info.error else "")
+
+    def _poll(self, prepared: Prepared) -> bool:
+        """One listing for all jobs, their new log lines, the new TensorBoard bytes; returns whether anything moved.
+
+        Raises:
+            OutageError: a service is out of reach.
+        """
+        moved = False
+        infos = {info.name: info for info in self.jobs.list({RUN_LABEL: label(prepared.run_id)})}
+        for kind, followed in self.followed.items():
+            info = infos.get(followed.info.name) or self.jobs.get(followed.info.name)
+            if info.state is not followed.info.state:
+                followed.info, moved = info, True
+                self.reporter.state(kind, info)
+        moved = self._read_logs() or moved
+        fetch_tensorboard(self.objects, prepared.layout.model, Workdir.of(self.spec).tensorboard(prepared.run_id))
         return moved
 
-    def _read_log(self, kind: Kind, followed: _Followed) -> bool:
-        lines = followed.reader.poll()
-        if not lines:
+    def _read_logs(self) -> bool:
+        """New lines of all jobs, and the progress they tell; who may not read logs trains without them."""
+        if self._logs_refused or not self.logs.job_ids:
             return False
-        self.reporter.lines(kind, lines)
-        progress = read_progress(followed.progress, (line.text for line in lines))
-        if progress != followed.progress:
-            followed.progress = progress
-            self.reporter.progress(kind, progress)
-        return True
+        try:
+            lines = self.logs.poll()
+        except AuthError as e:
+            self._logs_refused = True
+            self.reporter.say(f"going on without logs: {e}")
+            return False
+        for kind, followed in self.followed.items():
+            mine = [line for line in lines if line.job == followed.info.id]
+            progress = read_progress(followed.progress, (line.text for line in mine))
+            if mine:
+                self.reporter.lines(kind, mine)
+            if progress != followed.progress:
+                followed.progress = progress
+                self.reporter.progress(kind, progress)
+        return bool(lines)
 
     def _result(self, prepared: Prepared) -> RunResult:
         folder = Workdir.of(self.spec).tensorboard(prepared.run_id)
         fetch_tensorboard(self.objects, prepared.layout.model, folder)
         if not self.objects.exists(prepared.layout.saved_model / "saved_model.pb"):
             raise StorageError("looking for the exported model", prepared.layout.saved_model, "it is not there",
-                               "run `gcpod run --retry` to export again")
+                               "start over with `gcpod run --again`")
         outcome = RunResult(
             run_id=prepared.run_id, root=str(prepared.layout.root), saved_model=str(prepared.layout.saved_model),
             tensorboard=folder, jobs={kind: followed.info.name for kind, followed in self.followed.items()},

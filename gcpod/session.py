@@ -116,9 +116,14 @@ def resolve(
         name, gcloud = read_gcloud_config(env, folder)
         project = _first("project", spec.project, env, PROJECT_VARIABLES, gcloud, ("core/project",), name)
         region = _first("region", spec.region, env, REGION_VARIABLES, gcloud, ("ai/region", "compute/region"), name)
-    bucket = Setting(spec.bucket, "gcpod.yaml") if spec.bucket else Setting(f"gs://{project.value}-gcpod", "project")
+    bucket = Setting(spec.bucket, "gcpod.yaml") if spec.bucket else Setting(_default_bucket(project.value), "project")
     GcsUri.parse(bucket.value)
     return Settings(project, region, bucket, _credentials(spec, env, where), where)
+
+
+def _default_bucket(project: str) -> str:
+    """The default bucket of a project; ids of organisations' projects hold a colon, which bucket names may not."""
+    return "gs://" + project.replace(":", "-").replace(".", "-") + "-gcpod"
 
 
 def _endpoint(given: str | None, env: Mapping[str, str]) -> Setting:
@@ -206,10 +211,8 @@ class _Http:
     which would start a second job.
     """
 
-    def __init__(self, credentials: Any) -> None:
-        from google.auth.transport.requests import AuthorizedSession
-
-        self._session = AuthorizedSession(credentials)
+    def __init__(self, session: Any) -> None:
+        self._session = session
 
     def request(
         self, uri: str, method: str = "GET", body: Any = None, headers: Any = None, **_: Any,
@@ -265,12 +268,23 @@ class Session:
             ) from None
 
     @cached_property
+    def _transport(self) -> Any:
+        """google-auth's session; on loopback it passes over the proxies that the environment names."""
+        from google.auth.transport.requests import AuthorizedSession
+
+        session = AuthorizedSession(self.credentials)
+        session.trust_env = not self.is_local
+        return session
+
+    @cached_property
     def storage(self) -> Any:
         """A google.cloud.storage.Client."""
         from google.cloud import storage
 
-        options = {"api_endpoint": self.settings.endpoint.value} if self.is_local else {}
-        return storage.Client(project=self.project, credentials=self.credentials, client_options=options)
+        if not self.is_local:
+            return storage.Client(project=self.project, credentials=self.credentials)
+        options = {"api_endpoint": self.settings.endpoint.value}
+        return storage.Client(self.project, self.credentials, client_options=options, _http=self._transport)
 
     @cached_property
     def vertex(self) -> Any:
@@ -288,7 +302,7 @@ class Session:
         from googleapiclient import discovery
 
         options = {"api_endpoint": base}
-        http = _Http(self.credentials)
+        http = _Http(self._transport)
         return discovery.build(api, version, http=http, static_discovery=True, client_options=options)
 
     @property

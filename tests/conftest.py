@@ -23,7 +23,7 @@ QUICK_TRAINER = TESTS / "quick_trainer.py"
 def shared_data() -> Path:
     """The folder of shared data; absent on a machine that has only the repository, but never in CI."""
     if not SHARED.is_dir():
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI"):
             pytest.fail(f"{SHARED} is missing in CI")
         pytest.skip(f"{SHARED} is not on this machine")
     return SHARED

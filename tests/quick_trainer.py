@@ -1,7 +1,7 @@
 """Stands for the trainer image in tests of everything around it: writes what the real trainer writes, in half a second.
 
 It gets the launcher's arguments. Its behaviour is set by objects in the bucket below ``<run>/behave/``: ``fail-train``
-makes the training exit with 1, ``hang-train`` makes it wait for a signal.
+makes the training exit with 1, ``hang-train`` and ``hang-eval`` make that job wait until the object is gone.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def main() -> int:
             print("ValueError: the training was told to fail", file=sys.stderr, flush=True)
             return 1
     elif role == "eval":
+        while wanted("hang-eval"):
+            time.sleep(0.02)
         put("model/eval/events.out.tfevents.1", b"".join(
             scalar_event(step, f"DetectionBoxes_Precision/{name}", value)
             for step, shift in ((0, 0.0), (100, 0.5))

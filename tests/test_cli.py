@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from gcpod import errors
-from gcpod.cli.main import INTERRUPTED, main
+from gcpod.cli.common import INTERRUPTED
+from gcpod.cli.main import main
 from gcpod.data.voc import Box
 from gcpod.demo import demo_spec
 from gcpod.jobs.service import Jobs
@@ -170,6 +171,14 @@ def test_steps_one_by_one(gcpod: Any, project: Path, quick_cloud: JobCloud) -> N
     assert result["saved_model"] in text.out
 
 
+def test_proxies_of_the_environment_do_not_matter_on_loopback(
+    gcpod: Any, quick_cloud: JobCloud, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert gcpod("jobs", "list", "--endpoint", quick_cloud.url).out == "no jobs\n"
+
+
 def test_a_job_is_cancelled_by_its_id(gcpod: Any, project: Path, quick_cloud: JobCloud) -> None:
     cloud = ("--endpoint", quick_cloud.url)
     root = GcsUri.parse(gcpod("upload", *cloud, "--json").json["run"])
@@ -181,6 +190,7 @@ def test_a_job_is_cancelled_by_its_id(gcpod: Any, project: Path, quick_cloud: Jo
     waited = gcpod("jobs", "wait", job, *cloud)
     assert (waited.code, waited.err.count("\n")) == (errors.JobFailedError.exit_code, 1)
     assert "CANCELLED" in waited.err
+    assert "ended before: CANCELLED" in gcpod("jobs", "cancel", job, *cloud).out
 
 
 @pytest.mark.parametrize(("arguments", "kind", "said"), [
@@ -188,12 +198,16 @@ def test_a_job_is_cancelled_by_its_id(gcpod: Any, project: Path, quick_cloud: Jo
     (("run", "--local", "--file", "absent.yaml"), errors.SpecError, "absent.yaml"),
     (("config", "show"), errors.AuthError, "--local"),
     (("jobs", "list", "--endpoint", "http://example.com"), errors.SpecError, "loopback"),
-    (("jobs", "show", "1", "--endpoint", "http://127.0.0.1:1"), errors.ServiceError, "no answer"),
+    (("jobs", "show", "1", "--endpoint", "http://127.0.0.1:1"), errors.OutageError, "no answer"),
+    (("jobs", "show", "a/b", "--endpoint", "http://127.0.0.1:1"), errors.SpecError, "gcpod jobs list"),
+    (("init", "--file", "absent/gcpod.yaml"), errors.GcpodError, "absent/gcpod.yaml"),
+    (("package", "--out", "taken"), errors.GcpodError, "taken"),
     (("dataset", "build", "--images", "absent", "--out", "x"), errors.DataError, "absent"),
 ])
 def test_what_users_get_wrong_ends_in_one_line_and_its_own_code(
     gcpod: Any, arguments: tuple[str, ...], kind: type[errors.GcpodError], said: str,
 ) -> None:
+    Path("taken").write_text("a file where a folder should be")
     output = gcpod(*arguments)
     assert output.code == kind.exit_code
     assert output.err.startswith("gcpod: ")
@@ -204,6 +218,8 @@ def test_what_users_get_wrong_ends_in_one_line_and_its_own_code(
 def test_usage_errors_and_debug(gcpod: Any, tmp_path: Path) -> None:
     assert gcpod("nonsense").code == 2
     assert gcpod("run", "--nonsense").code == 2
+    assert gcpod("run", "--steps", "0").code == 2
+    assert gcpod("local", "up", "--port", "99999").code == 2
     with pytest.raises(errors.SpecError):
         main(["--debug", "check"])
 
@@ -237,7 +253,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(project: Path, 
     assert "Traceback" not in err
     assert "keep running" in err
     assert f"go on with: gcpod run --file {project / 'gcpod.yaml'}" in err
-    assert f"cancel with: gcpod jobs cancel {job.id}" in err
+    assert f"cancel with: gcpod jobs cancel {job.id} --file {project / 'gcpod.yaml'}" in err
     session.storage.close()
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
 
 from gcpod.data.voc import Box
 from gcpod.demo import demo_spec
-from gcpod.errors import JobFailedError, StorageError
+from gcpod.errors import JobFailedError, OutageError, StorageError
 from gcpod.jobs.logs import LogLine
-from gcpod.jobs.request import Kind
+from gcpod.jobs.request import INTENT_LABEL, Kind
 from gcpod.jobs.service import Jobs
+from gcpod.jobs.submit import Claim
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.runner import Run, RunOptions
 from gcpod.session import Session, resolve
@@ -23,6 +29,7 @@ from gcpod.status import JobInfo, JobState, Progress
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
 from tests.data.making import Dataset
+from tests.jobs import Fault, Faults
 
 
 @dataclass
@@ -150,7 +157,7 @@ def test_a_failed_training_ends_the_run_and_is_submitted_anew_only_when_asked(sp
         make_run(spec, session, told).start()
     assert any("told to fail" in line for line in told.logged)
     assert "export" not in dict(told.states)
-    with pytest.raises(JobFailedError, match="gcpod run --retry"):
+    with pytest.raises(JobFailedError, match="run again with --retry"):
         make_run(spec, session).start()
     trainings = [job for job in Jobs(session).list() if job.labels["gcpod_kind"] == "train"]
     assert len(trainings) == 1
@@ -160,12 +167,151 @@ def test_a_failed_training_ends_the_run_and_is_submitted_anew_only_when_asked(sp
     assert result.final is not None
 
 
+def kinds(session: Session) -> list[str]:
+    """The kind of every job, sorted."""
+    return sorted(job.labels["gcpod_kind"] for job in Jobs(session).list())
+
+
+def remove(session: Session, uri: GcsUri) -> None:
+    session.storage.bucket(uri.bucket).blob(uri.name).delete()
+
+
+def test_the_evaluation_starts_while_the_training_runs(spec: Spec, session: Session) -> None:
+    hang = behave(make_run(spec, session), session, "hang-train")
+    told = Told()
+
+    def go_on_once_evaluated(seconds: float) -> None:
+        if ("eval", "SUCCEEDED") in told.states and ("train", "SUCCEEDED") not in told.states and not freed:
+            assert kinds(session) == ["eval", "train"]
+            freed.append(True)
+            remove(session, hang)
+        blink(seconds)
+
+    freed: list[bool] = []
+    Run(spec, session, told, sleep=go_on_once_evaluated).start()
+    assert freed
+
+
+def test_each_training_attempt_is_evaluated_anew(spec: Spec, session: Session) -> None:
+    fail = behave(make_run(spec, session), session, "fail-train")
+    hang = behave(make_run(spec, session), session, "hang-train")
+    told = Told()
+
+    def fail_once_evaluated(seconds: float) -> None:
+        if ("eval", "SUCCEEDED") in told.states and not freed:
+            freed.append(True)
+            remove(session, hang)
+        blink(seconds)
+
+    freed: list[bool] = []
+    with pytest.raises(JobFailedError):
+        Run(spec, session, told, sleep=fail_once_evaluated).start()
+    remove(session, fail)
+    result = make_run(spec, session, options=RunOptions(retry=True)).start()
+    assert kinds(session) == ["eval", "eval", "export", "train", "train"]
+    newest = {job.name for job in Jobs(session).list() if job.labels["gcpod_intent"].endswith("-eval-2-1")}
+    assert {result.jobs["eval"]} == newest
+
+
+def test_a_deleted_job_is_made_anew_only_when_asked(spec: Spec, session: Session) -> None:
+    result = make_run(spec, session).start()
+    session.vertex.delete(name=result.jobs["eval"]).execute()
+    with pytest.raises(JobFailedError, match=r"it was deleted.*--retry"):
+        make_run(spec, session).start()
+    again = make_run(spec, session, options=RunOptions(retry=True)).start()
+    assert again.jobs["eval"] != result.jobs["eval"]
+    assert again.jobs["train"] == result.jobs["train"]
+
+
+def test_an_attempt_that_was_claimed_and_not_named_is_gone_on_with(spec: Spec, session: Session) -> None:
+    fail = behave(make_run(spec, session), session, "fail-train")
+    with pytest.raises(JobFailedError):
+        make_run(spec, session).start()
+    remove(session, fail)
+    run = make_run(spec, session)
+    prepared = run.upload()
+    body = prepared.request("train", session.settings, 2, 2)
+    run.objects.write(prepared.layout.claim("train-2"), Claim(body["labels"][INTENT_LABEL], "gone").encode())
+    made = run.jobs.create(body)
+    assert make_run(spec, session).start().jobs["train"] == made.name
+
+
+def interrupting(nth: int, after: bool) -> Any:
+    """A transport that is interrupted, as by Ctrl-C, around its nth request."""
+    transport = AuthorizedSession(AnonymousCredentials())
+    send, left = transport.request, [nth]
+
+    def request(*args: Any, **options: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            return send(*args, **options)
+        left[0] -= 1
+        if left[0] == 0 and not after:
+            raise KeyboardInterrupt
+        reply = send(*args, **options)
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return reply
+
+    transport.request = request
+    return transport
+
+
+@pytest.mark.parametrize(("nth", "after"), [(3, False), (12, True), (20, False), (23, True), (24, True), (31, True)])
+def test_a_run_interrupted_around_any_request_goes_on(spec: Spec, session: Session, nth: int, after: bool) -> None:
+    broken = Session(session.settings)
+    broken.__dict__["_transport"] = interrupting(nth, after)
+    now = [0.0]
+
+    def pass_time(seconds: float) -> None:
+        now[0] += seconds
+        blink(seconds)
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(spec, broken, Told(), sleep=blink).start()
+    broken.storage.close()
+    Run(spec, session, Told(), clock=lambda: now[0], sleep=pass_time).start()
+    assert kinds(session) == ["eval", "export", "train"]
+
+
+def test_an_outage_is_waited_out_and_given_up_only_after_its_patience(
+    spec: Spec, tmp_path: Path, quick_python: Path,
+) -> None:
+    faults = Faults()
+    made = JobCloud(tmp_path / "c", cache=tmp_path, environment_of=lambda *_: quick_python, middleware=faults.wrap)
+    with made as cloud:
+        session = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder))
+        told, now = Told(), [0.0]
+
+        def pass_time(seconds: float) -> None:
+            now[0] += seconds
+            blink(seconds)
+            if now[0] > 300:
+                faults.choose = lambda *_: None
+
+        def job_service(verb: str, path: str) -> Fault | None:
+            return "busy" if "customJobs" in path and told.states else None
+
+        def run(patience_s: float) -> Run:
+            return Run(spec, session, told, RunOptions(patience_s=patience_s), lambda: now[0], pass_time)
+
+        faults.choose = job_service
+        with pytest.raises(OutageError, match="503"):
+            run(patience_s=60.0).start()
+        told.states.clear()
+        run(patience_s=math.inf).start()
+        assert any(text.startswith("waiting: J405") for text in told.texts)
+        assert now[0] > 300
+        assert kinds(session) == ["eval", "export", "train"]
+        session.storage.close()
+
+
 def test_cancelling_the_training_cancels_the_evaluation_that_waits_for_it(spec: Spec, session: Session) -> None:
     behave(make_run(spec, session), session, "hang-train")
+    behave(make_run(spec, session), session, "hang-eval")
     jobs, told = Jobs(session), Told()
 
     def cancel_once_running(seconds: float) -> None:
-        if ("train", "RUNNING") in told.states and not cancelled:
+        if ("eval", "RUNNING") in told.states and not cancelled:
             cancelled.append(run.followed["train"].info.name)
             jobs.cancel(cancelled[0])
         blink(seconds)
@@ -174,7 +320,8 @@ def test_cancelling_the_training_cancels_the_evaluation_that_waits_for_it(spec: 
     run = Run(spec, session, told, sleep=cancel_once_running)
     with pytest.raises(JobFailedError, match="CANCELLED"):
         run.start()
-    assert all(job.state.terminal for job in jobs.list())
+    states = {job.labels["gcpod_kind"]: job.state for job in jobs.list()}
+    assert states == {"train": JobState.CANCELLED, "eval": JobState.CANCELLED}
 
 
 def test_single_steps_reach_the_same_jobs(spec: Spec, session: Session) -> None:

@@ -58,7 +58,7 @@ def test_a_run_lies_below_one_prefix() -> None:
     assert str(layout.root) == "gs://bucket/team/runs/run-1"
     places = [
         layout.data, layout.label_map, layout.config, layout.packages, layout.checkpoint, layout.model, layout.export,
-        layout.saved_model, layout.manifest, layout.claim("train", 1), layout.claim("train", 2), layout.marker(1),
+        layout.saved_model, layout.manifest, layout.claim("train-1"), layout.claim("train-2"), layout.marker(1),
     ]
     assert len(set(places)) == len(places)
     assert all(str(place).startswith(f"{layout.root}/") for place in places)
@@ -112,7 +112,7 @@ def test_small_facts_of_the_records() -> None:
 
 def test_each_kind_of_failure_has_an_exit_code_of_its_own() -> None:
     kinds = [cls for cls in GcpodError.__subclasses__() if cls.__module__ == "gcpod.errors"]
-    assert len({cls.exit_code for cls in kinds}) == len({cls.code for cls in kinds}) == len(kinds) == 10
+    assert len({cls.exit_code for cls in kinds}) == len({cls.code for cls in kinds}) == len(kinds) == 11
     assert all(2 < cls.exit_code < 126 for cls in kinds)
 
 

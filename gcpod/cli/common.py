@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from gcpod.spec import Spec
     from gcpod.status import Finding
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells give it."""
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 file_option = click.option(
@@ -27,6 +31,24 @@ def cloud_options(command: _F) -> _F:
     command = click.option("--endpoint", metavar="URL", help="A local cloud that serves already.")(command)
     command = click.option("--local", is_flag=True, help="Use the local cloud of this project.")(command)
     return file_option(command)
+
+
+def cloud_flags(file: Path, local: bool, endpoint: str | None) -> str:
+    """The options that lead another command to the same spec and cloud."""
+    chosen = f" --endpoint {endpoint}" if endpoint else " --local" if local else ""
+    return f"--file {file}{chosen}"
+
+
+@contextmanager
+def hints(flags: str) -> Iterator[None]:
+    """Gives the commands that an error advises the options of the command that failed."""
+    from gcpod.errors import GcpodError
+
+    try:
+        yield
+    except GcpodError as e:
+        e.fix = re.sub(r"`gcpod ((?:run|upload|jobs)\b[^`]*)`", rf"`gcpod \1 {flags}`", e.fix)
+        raise
 
 
 def load(file: Path) -> Spec:
@@ -47,7 +69,7 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def print_findings(findings: Iterable[Finding], as_json: bool) -> None:
+def print_findings(findings: Iterable[Finding], as_json: bool, what: object) -> None:
     """The findings as lines or JSON.
 
     Raises:
@@ -63,7 +85,7 @@ def print_findings(findings: Iterable[Finding], as_json: bool) -> None:
             click.echo(str(finding))
     errors = [finding for finding in listed if finding.severity == "error"]
     if errors:
-        found = f"{len(errors)} errors were found"
-        raise ChecksFailedError("checking", errors[0].where, found, "correct what is listed")
+        count = "1 error was found" if len(errors) == 1 else f"{len(errors)} errors were found"
+        raise ChecksFailedError("checking", what, count, "correct what is listed")
     if not as_json:
-        click.echo(f"no errors, {len(listed)} remarks" if listed else "nothing found")
+        click.echo(f"{what}: no errors" + (f", {len(listed)} remarks" if listed else ""))

@@ -45,6 +45,8 @@ def list_jobs(file: Path, local: bool, endpoint: str | None, as_json: bool, run_
     if as_json:
         print_json([_plain(info) for info in found])
         return
+    if not found:
+        click.echo("no jobs")
     for info in found:
         click.echo(f"{info.id}  {info.state.short:10} {info.create_time[:19]:19} {info.display_name}")
 
@@ -127,5 +129,9 @@ def cancel(name: str, file: Path, local: bool, endpoint: str | None) -> None:
     from gcpod.jobs.service import Jobs
 
     service = Jobs(_open(file, local, endpoint))
+    info = service.get(name)
+    if info.state.terminal:
+        click.echo(f"{info.name} ended before: {info.state.short}")
+        return
     service.cancel(name)
-    click.echo(f"{service.full_name(name)} is being cancelled")
+    click.echo(f"{info.name} is being cancelled")

@@ -18,7 +18,7 @@ def local() -> None:
 
 @local.command()
 @root_option
-@click.option("--port", type=int, default=0, help="Port on 127.0.0.1; 0 picks a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 picks a free one.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Gets the base URL once it serves.")
 @click.option("--idle-exit-s", type=float, help="End after so many seconds without a request or a running job.")
 def up(root: Path, port: int, ready_file: Path | None, idle_exit_s: float | None) -> None:

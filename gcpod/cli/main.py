@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from gcpod import __version__
+from gcpod.cli.common import INTERRUPTED
 from gcpod.errors import GcpodError
 
-INTERRUPTED = 130
 _COMMANDS = {
     "init": ("gcpod.cli.project", "Write a commented gcpod.yaml."),
     "check": ("gcpod.cli.project", "Find everything wrong before a cent is spent."),
@@ -79,4 +79,11 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader of our output went away; a second failure at exit would print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as e:
+        if "--debug" in argv:
+            raise
+        where = e.filename if e.filename is not None else "a file"
+        error = GcpodError("using", where, e.strerror or str(e), "choose another path, or mend its permissions")
+        click.echo(f"gcpod: {error}", err=True)
+        code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)

@@ -29,7 +29,7 @@ def init(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise SpecError("writing", file, "it exists", "edit it, or replace it with --force")
     file.write_text(render_spec(Spec()), encoding="utf-8")
-    click.echo(f"wrote {file}: set data.images, then `gcpod check`, then `gcpod run --local`")
+    click.echo(f"wrote {file}: set data.images, then `gcpod check --local`, then `gcpod run --local`")
 
 
 @click.command()
@@ -39,7 +39,7 @@ def check(file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
     """Find everything wrong with data, config and machines before a cent is spent."""
     from gcpod import api
 
-    print_findings(api.check(file, local=local, endpoint=endpoint), as_json)
+    print_findings(api.check(file, local=local, endpoint=endpoint), as_json, file)
 
 
 @click.group()
@@ -85,7 +85,7 @@ def lint(config_file: Path, as_json: bool, labels: int | None, tpu_cores: int, a
         found = getattr(e, "strerror", None) or "it is not UTF-8"
         raise ConfigError("reading", config_file, found, "name a pipeline config") from e
     context = LintContext(num_labels=labels, tpu_cores=tpu_cores, cloud=not anywhere)
-    print_findings(lint_config(text, str(config_file), context), as_json)
+    print_findings(lint_config(text, str(config_file), context), as_json, config_file)
 
 
 @config.command()
@@ -96,7 +96,7 @@ def show(file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
     from gcpod.api import settings_of
 
     settings = settings_of(load_if_there(file), local=local, endpoint=endpoint)
-    rows = {name: getattr(settings, name) for name in ("project", "region", "bucket", "credentials")}
+    rows = {name: getattr(settings, name) for name in ("project", "region", "bucket", "credentials", "endpoint")}
     if as_json:
         print_json({name: {"value": row.value, "source": row.source} for name, row in rows.items()})
         return

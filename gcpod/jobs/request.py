@@ -21,8 +21,6 @@ RUN_LABEL = "gcpod_run"
 INTENT_LABEL = "gcpod_intent"
 KIND_LABEL = "gcpod_kind"
 _MAX_LABEL = 63
-_EVAL_WAIT_S = 7200
-"""How long an evaluation waits for a checkpoint when the training died without a word."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,6 @@ class JobPlan:
     """
 
     kind: Kind
-    attempt: int
     machine: MachineSpec
     module: str
     arguments: tuple[str, ...]
@@ -47,6 +44,11 @@ class JobPlan:
     packages: tuple[str, ...]
     timeout_s: int
     labels: dict[str, str] = field(default_factory=dict)
+
+
+def intent_of(kind: Kind, attempt: int, train_attempt: int) -> str:
+    """Names one attempt of a job within its run: an evaluation or export belongs to the training it works on."""
+    return f"train-{attempt}" if kind == "train" else f"{kind}-{train_attempt}-{attempt}"
 
 
 def plan_job(
@@ -75,13 +77,14 @@ def plan_job(
     elif kind == "eval":
         module, arguments = "object_detection.model_main_tf2", _eval_arguments(layout)
         launcher = ("--role", "eval", "--marker", marker, "--poll_s", f"{spec.eval.poll_s:g}",
-                    "--timeout_s", str(_EVAL_WAIT_S))
+                    "--timeout_s", str(int(spec.eval.timeout_hours * 3600)))
         hours = spec.eval.timeout_hours
     else:
         module, arguments, launcher = "object_detection.exporter_main_v2", _export_arguments(layout), ()
         hours = spec.export.timeout_hours
-    labels = {RUN_LABEL: label(run_id), INTENT_LABEL: label(f"{run_id}-{kind}-{attempt}"), KIND_LABEL: kind}
-    return JobPlan(kind, attempt, machine, module, arguments, launcher, tuple(packages), int(hours * 3600), labels)
+    intent = intent_of(kind, attempt, train_attempt)
+    labels = {RUN_LABEL: label(run_id), INTENT_LABEL: label(f"{run_id}-{intent}"), KIND_LABEL: kind}
+    return JobPlan(kind, machine, module, arguments, launcher, tuple(packages), int(hours * 3600), labels)
 
 
 def _train_arguments(spec: Spec, layout: RunLayout, machine: MachineSpec) -> tuple[str, ...]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from gcpod.errors import AuthError, GcpodError, ServiceError
+from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError, SpecError
 from gcpod.session import Session
 from gcpod.status import JobInfo, JobState
 
 PAGE_SIZE = 100
+_NAME = re.compile(r"[0-9A-Za-z_-]+|projects/[^/]+/locations/[^/]+/customJobs/[^/]+")
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
-
-
-class OutageError(ServiceError):
-    """The service did not answer, or said to come back later: nothing is known about the request's fate."""
-
-    code = "J405"
 
 
 class Jobs:
@@ -32,12 +28,12 @@ class Jobs:
     def create(self, body: dict[str, Any]) -> JobInfo:
         """Submits a job. Not idempotent: after an OutageError the job may exist; submit.py finds it by its label."""
         request = self.session.vertex.create(parent=self.session.location, body=body)
-        return to_info(self._execute(request, "submitting the job", body["displayName"]))
+        return to_info(execute(request, "submitting the job", body["displayName"]))
 
     def get(self, name: str) -> JobInfo:
         """One job by its resource name, or by its id alone."""
         full = self.full_name(name)
-        return to_info(self._execute(self.session.vertex.get(name=full), "reading the job", full))
+        return to_info(execute(self.session.vertex.get(name=full), "reading the job", full))
 
     def list(self, labels: dict[str, str] | None = None) -> list[JobInfo]:
         """All jobs that carry the labels, newest first."""
@@ -48,30 +44,40 @@ class Jobs:
             request = self.session.vertex.list(
                 parent=self.session.location, filter=wanted or None, pageSize=PAGE_SIZE, pageToken=token,
             )
-            reply = self._execute(request, "listing the jobs of", self.session.location)
+            reply = execute(request, "listing the jobs of", self.session.location)
             found += [to_info(job) for job in reply.get("customJobs", [])]
             token = reply.get("nextPageToken")
             if not token:
-                return found
+                return sorted(found, key=lambda info: info.create_time, reverse=True)
 
     def cancel(self, name: str) -> None:
         """Asks a job to stop; it passes through CANCELLING."""
         full = self.full_name(name)
-        self._execute(self.session.vertex.cancel(name=full, body={}), "cancelling the job", full)
+        execute(self.session.vertex.cancel(name=full, body={}), "cancelling the job", full)
 
     def full_name(self, name: str) -> str:
-        return name if name.startswith("projects/") else f"{self.session.location}/customJobs/{name}"
+        """A resource name from itself or from a job's id.
 
-    def _execute(self, request: Any, tried: str, on: str) -> dict[str, Any]:
-        return execute(request, tried, on)
+        Raises:
+            SpecError: it is neither.
+        """
+        if not _NAME.fullmatch(name):
+            raise SpecError("naming the job", repr(name), "it is neither an id nor a resource name",
+                            "copy one from `gcpod jobs list`")
+        return name if "/" in name else f"{self.session.location}/customJobs/{name}"
+
+_ROLES = "grant roles/aiplatform.user, and actAs on the job's service account"
 
 
-def execute(request: Any, tried: str, on: str) -> dict[str, Any]:
+def execute(request: Any, tried: str, on: str, roles: str = _ROLES) -> dict[str, Any]:
     """Runs one request of a discovery client and translates what it raises.
+
+    ``roles`` says what to grant where permission is missing.
 
     Raises:
         OutageError: a connection failed or timed out, or the status is 408, 429 or 5xx.
         AuthError: status 401 or 403, or credentials that cannot be refreshed.
+        NotFoundError: status 404.
         ServiceError: any other status, or a reply that is no JSON.
     """
     from google.auth.exceptions import GoogleAuthError, TransportError
@@ -82,7 +88,7 @@ def execute(request: Any, tried: str, on: str) -> dict[str, Any]:
         reply: dict[str, Any] = request.execute(num_retries=0)
         return reply
     except HttpError as e:
-        raise _refusal(e, tried, on) from e
+        raise _refusal(e, tried, on, roles) from e
     except (RequestException, TransportError) as e:
         raise OutageError(tried, on, f"no answer ({type(e).__name__})", "check the network and try again") from e
     except GoogleAuthError as e:
@@ -91,15 +97,16 @@ def execute(request: Any, tried: str, on: str) -> dict[str, Any]:
         raise ServiceError(tried, on, f"an unreadable answer ({type(e).__name__})", "check the endpoint") from e
 
 
-def _refusal(error: Any, tried: str, on: str) -> GcpodError:
+def _refusal(error: Any, tried: str, on: str, roles: str) -> GcpodError:
     status, message = int(error.resp.status), _message(error.content)
     found = f"the service answered {status}: {message}"
     if status in _PASSING:
         return OutageError(tried, on, found, "wait and try again")
     if status in (401, 403):
-        return AuthError(tried, on, found, "grant roles/aiplatform.user, and actAs on the job's service account")
-    fix = "see `gcpod jobs list`" if status == 404 else "correct gcpod.yaml and try again"
-    return ServiceError(tried, on, found, fix)
+        return AuthError(tried, on, found, roles)
+    if status == 404:
+        return NotFoundError(tried, on, found, "see `gcpod jobs list`")
+    return ServiceError(tried, on, found, "correct gcpod.yaml and try again")
 
 
 def _message(content: bytes) -> str:

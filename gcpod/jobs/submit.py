@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from gcpod.errors import AuthError, ServiceError
+from gcpod.errors import AuthError, OutageError, ServiceError
 from gcpod.jobs.request import INTENT_LABEL
-from gcpod.jobs.service import Jobs, OutageError
+from gcpod.jobs.service import Jobs
 from gcpod.status import JobInfo
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
@@ -64,10 +64,10 @@ class Submitter:
         self.jobs, self.objects, self.clock, self.sleep, self.say = jobs, objects, clock, sleep, say
         self.owner = uuid.uuid4().hex
 
-    def find(self, where: GcsUri) -> str | None:
-        """The name of the job a claim led to, None when there is no claim or no job yet."""
+    def find(self, where: GcsUri) -> Claim | None:
+        """The claim at an address, None when nobody made one; its job may not be known yet."""
         found = self.objects.read(where)
-        return Claim.parse(found.content, where).job or None if found else None
+        return Claim.parse(found.content, where) if found else None
 
     def submit(self, body: dict[str, Any], where: GcsUri) -> JobInfo:
         """Makes sure that the intent in the body's label has its job, and returns it.
@@ -119,8 +119,6 @@ class Submitter:
         """
         try:
             job = self._create_or_find(body, intent)
-        except OutageError:
-            raise
         except (ServiceError, AuthError):
             self.objects.delete_if(where, generation)
             raise

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from gcpod.errors import JobFailedError
-from gcpod.jobs.service import Jobs, OutageError
+from gcpod.errors import JobFailedError, OutageError
+from gcpod.jobs.service import Jobs
 from gcpod.status import JobInfo, JobState
 
 POLL_S = 2.0

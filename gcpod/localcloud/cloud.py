@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -111,7 +112,13 @@ def serve(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with JobCloud(root, port) as cloud:
+    if not _held(root):
+        (root / URL_FILE).unlink(missing_ok=True)
+    try:
+        cloud = JobCloud(root, port).start()
+    except sqlite3.DatabaseError as e:
+        raise LocalCloudError("opening the local cloud in", root, str(e), "move that folder away") from e
+    with cloud:
         for path in (root / URL_FILE, ready_file):
             if path is not None:
                 aside = path.with_name(path.name + ".part")
@@ -121,6 +128,7 @@ def serve(
         while not stop.wait(1.0):
             if idle_exit_s is not None and cloud.idle_s > idle_exit_s:
                 break
+        (root / URL_FILE).unlink(missing_ok=True)
 
 
 def running_url(root: Path) -> str | None:

@@ -55,7 +55,7 @@ def ensure_environment(
             return folder / "bin" / "python"
     folders[0].parent.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "runtimes" / f"{runtime.name}.lock"):
-        version, create = _creator(runtime, versions, runner, which)
+        version, create = _creator(runtime, versions, cache, runner, which)
         folder = environment_folder(runtime, version, cache)
         python = folder / "bin" / "python"
         if not (folder / READY).exists():
@@ -87,7 +87,7 @@ def find_python(version: str, runner: Runner, which: Callable[[str], str | None]
 
 
 def _creator(
-    runtime: Runtime, versions: Sequence[str], runner: Runner, which: Callable[[str], str | None],
+    runtime: Runtime, versions: Sequence[str], cache: Path, runner: Runner, which: Callable[[str], str | None],
 ) -> tuple[str, list[str]]:
     """The first version that can be had, and the command that makes an environment of it."""
     for version in versions:
@@ -96,7 +96,9 @@ def _creator(
             return version, [python, "-m", "venv"]
     uv, wanted = which("uv"), versions[0]
     if uv is not None:
-        return wanted, [uv, "venv", "--seed", "--python", wanted]
+        # What uv may download belongs into gcpod's cache too.
+        place = f"UV_PYTHON_INSTALL_DIR={cache / 'pythons'}"
+        return wanted, ["env", place, uv, "venv", "--seed", "--python", wanted]
     raise LocalCloudError(
         "making the runtime", runtime.name, f"no Python {' or '.join(versions)} with venv is on the path",
         f"install python{wanted} and python{wanted}-venv, or uv, which brings its own",

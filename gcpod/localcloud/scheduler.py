@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import sys
+import subprocess
 import threading
 import urllib.parse
 import urllib.request
@@ -14,7 +14,7 @@ from typing import Any
 from gcpod.errors import GcpodError, LocalCloudError
 from gcpod.localcloud.jobdb import TERMINAL, JobDatabase, JobRecord
 from gcpod.localcloud.process import ENTRYPOINT, Command, Process, base_environment, job_variables
-from gcpod.localcloud.runtime import ensure_environment, run_command
+from gcpod.localcloud.runtime import ensure_environment
 from gcpod.runtimes import Runtime, runtime_of_image
 from gcpod.uris import GcsUri, inside
 
@@ -214,7 +214,7 @@ class Scheduler:
         if "containerSpec" in pool:
             argv = (*(task.get("command") or ENTRYPOINT), *task.get("args", []))
         else:
-            python = self._install(task.get("packageUris", []), python, folder, say)
+            python = self._install(task.get("packageUris", []), python, folder, environment, say)
             # A prebuilt image brings no launcher of ours; it comes as one of the packages.
             environment |= {"PATH": f"{python.parent}:{environment['PATH']}", "PYTHONPATH": ""}
             argv = (str(python), "-m", task["pythonModule"], *task.get("args", []))
@@ -223,18 +223,22 @@ class Scheduler:
             raise LocalCloudError("starting the job", argv[0], "the image has no such program", "correct the command")
         return Command((program, *argv[1:]), environment, folder)
 
-    def _install(self, uris: list[str], python: Path, folder: Path, say: Callable[[str], None]) -> Path:
+    def _install(
+        self, uris: list[str], python: Path, folder: Path, environment: dict[str, str], say: Callable[[str], None],
+    ) -> Path:
         """An environment of the job's own over the runtime's, with the packages installed by pip, without an index."""
         packages = [self._fetch(GcsUri.parse(uri), folder / "packages") for uri in uris]
         own = folder / "environment"
         say(f"installing {len(packages)} packages")
-        _checked(run_command([str(python), "-m", "venv", "--without-pip", str(own)]), "making the job's environment")
+        _checked([str(python), "-m", "venv", "--without-pip", str(own)], environment, "making the job's environment")
         libraries = next((own / "lib").glob("python*")) / "site-packages"
         runtime_libraries = next((python.parent.parent / "lib").glob("python*")) / "site-packages"
         (libraries / "runtime.pth").write_text(f"{runtime_libraries}\n")
         mine = own / "bin" / "python"
         options = ["install", "--no-index", "--no-deps", "--no-build-isolation", "--force-reinstall", "--quiet"]
-        _checked(run_command([str(mine), "-m", "pip", *options, *map(str, packages)]), "installing the packages")
+        # The packages' own setup code runs here: it gets the job's environment, not the user's.
+        environment = {**environment, "PYTHONPATH": ""}
+        _checked([str(mine), "-m", "pip", *options, *map(str, packages)], environment, "installing the packages")
         return mine
 
     def _fetch(self, uri: GcsUri, folder: Path) -> Path:
@@ -251,7 +255,8 @@ class Scheduler:
         return path
 
 
-def _checked(done: Any, tried: str) -> None:
+def _checked(command: list[str], environment: dict[str, str], tried: str) -> None:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()] or ["no message"]
-        raise LocalCloudError(tried, sys.platform, lines[-1], "check that the package builds with setuptools alone")
+        raise LocalCloudError(tried, command[0], lines[-1], "check that the package builds with setuptools alone")

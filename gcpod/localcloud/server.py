@@ -138,6 +138,8 @@ class _Running:
 
     def __init__(self, cloud: LocalCloud) -> None:
         cloud.root.mkdir(parents=True, exist_ok=True)
+        # Whoever reads this folder could read certificates and objects.
+        cloud.root.chmod(0o700)
         self._lock = _take_lock(cloud.root / "lock")
         self._apis: list[Api] = []
         self._app: App | None = None

@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gcpod.errors import AuthError, GcpodError, StorageError
+from gcpod.errors import AuthError, GcpodError, OutageError, StorageError
 from gcpod.session import Session
 from gcpod.uris import GcsUri
 
 TIMEOUT_S = 60.0
 PATIENCE_S = 120.0
 """How long one call is tried again while the service is out of reach."""
-REGION_OF_LOCAL = "US-CENTRAL1"
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def translated(tried: str, on: object) -> Iterator[None]:
 
     Raises:
         AuthError: status 401 or 403.
-        StorageError: everything else that the client or the network raises.
+        OutageError: no answer, or status 408, 429 or 5xx.
+        StorageError: everything else that the client raises.
     """
     from google.api_core.exceptions import GoogleAPICallError, RetryError
     from google.auth.exceptions import GoogleAuthError
@@ -63,7 +64,7 @@ def translated(tried: str, on: object) -> Iterator[None]:
     except DataCorruption as e:
         raise StorageError(tried, on, "the bytes do not match their checksum", "run the command again") from e
     except (RequestException, RetryError, ConnectionError) as e:
-        raise StorageError(tried, on, f"no answer ({type(e).__name__})", "check the network and run it again") from e
+        raise OutageError(tried, on, f"no answer ({type(e).__name__})", "check the network and run it again") from e
 
 
 def _coded(tried: str, on: object, status: int, message: str) -> GcpodError:
@@ -71,6 +72,8 @@ def _coded(tried: str, on: object, status: int, message: str) -> GcpodError:
     found = f"the service answered {status}: {text}"
     if status in (401, 403):
         return AuthError(tried, on, found, "grant roles/storage.objectAdmin on the bucket")
+    if status in _PASSING:
+        return OutageError(tried, on, found, "wait and run the command again")
     fix = "check the bucket's name, or let `gcpod run` make it" if status == 404 else "run the command again"
     return StorageError(tried, on, found, fix)
 
@@ -116,12 +119,11 @@ class Objects:
                 return False
             except NotFound:
                 pass
-        location = REGION_OF_LOCAL if self.session.is_local else self.session.region
         with translated("making the bucket", f"gs://{name}"):
             bucket = client.bucket(name)
             bucket.iam_configuration.uniform_bucket_level_access_enabled = True
             try:
-                client.create_bucket(bucket, location=location, timeout=TIMEOUT_S, retry=self.retry)
+                client.create_bucket(bucket, location=self.session.region, timeout=TIMEOUT_S, retry=self.retry)
             except Conflict:
                 return False
         return True

@@ -139,7 +139,7 @@ def test_evaluation_and_export_arguments() -> None:
     assert launcher[launcher.index("--poll_s") + 1] == "2.5"
     assert "--checkpoint_dir=gs://bucket/folder/runs/detector-1/model" in module
     assert body["jobSpec"]["scheduling"] == {"timeout": "7200s"}
-    assert body["labels"] == {"gcpod_run": "detector-1", "gcpod_intent": "detector-1-eval-3", "gcpod_kind": "eval"}
+    assert body["labels"] == {"gcpod_run": "detector-1", "gcpod_intent": "detector-1-eval-2-3", "gcpod_kind": "eval"}
     body = request("export", spec=spec)
     launcher, module = given_arguments(body)
     assert launcher[4:] == ["--module", "object_detection.exporter_main_v2"]

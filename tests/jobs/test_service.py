@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from google.auth.credentials import AnonymousCredentials
 
-from gcpod.errors import AuthError, GcpodError, ServiceError
-from gcpod.jobs.service import Jobs, OutageError, to_info
+from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError
+from gcpod.jobs.service import Jobs, to_info
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.session import Session, Setting, Settings
 from gcpod.status import JobState
@@ -33,7 +33,7 @@ def jobs(cloud: JobCloud) -> Iterator[Jobs]:
 
 
 @pytest.mark.parametrize(("status", "kind"), [
-    (401, AuthError), (403, AuthError), (404, ServiceError), (400, ServiceError), (409, ServiceError),
+    (401, AuthError), (403, AuthError), (404, NotFoundError), (400, ServiceError), (409, ServiceError),
     (408, OutageError), (429, OutageError), (500, OutageError), (502, OutageError), (503, OutageError),
 ])
 def test_each_status_has_its_kind_of_error(jobs: Jobs, status: int, kind: type[GcpodError]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gcpod.errors import ServiceError
+from gcpod.errors import OutageError, ServiceError
 from gcpod.jobs.request import INTENT_LABEL
-from gcpod.jobs.service import Jobs, OutageError
+from gcpod.jobs.service import Jobs
 from gcpod.jobs.submit import ATTEMPTS, CLAIM_GRACE_S, LOOK_S, Claim, Submitter
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.status import JobInfo, JobState
@@ -96,7 +96,7 @@ def test_plain(place: Place) -> None:
     job = submitter.submit(body(), WHERE)
     assert [one.name for one in place.made()] == [job.name]
     assert place.claim() == Claim("i", submitter.owner, job.name)
-    assert submitter.find(WHERE) == job.name
+    assert submitter.find(WHERE) == place.claim()
     assert place.naps == []
 
 

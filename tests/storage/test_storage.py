@@ -11,7 +11,7 @@ import google_crc32c
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gcpod.errors import StorageError
+from gcpod.errors import OutageError, StorageError
 from gcpod.localcloud.server import LocalCloud
 from gcpod.session import Session, resolve
 from gcpod.spec import Spec
@@ -72,6 +72,7 @@ def objects(cloud: LocalCloud) -> Iterator[Objects]:
 
 def test_a_bucket_is_made_once(objects: Objects) -> None:
     assert objects.ensure_bucket("a-new-bucket")
+    assert objects.session.storage.get_bucket("a-new-bucket").location == "LOCAL"
     assert not objects.ensure_bucket("a-new-bucket")
 
 
@@ -169,7 +170,7 @@ def test_a_missing_bucket_is_said_in_one_line(objects: Objects) -> None:
 def test_a_server_that_is_gone_is_said_in_one_line(tmp_path: Path) -> None:
     with LocalCloud(tmp_path / "gone") as cloud:
         session = Session(resolve(Spec(), endpoint=cloud.url, environ={}, home=Path()))
-    with pytest.raises(StorageError, match="no answer") as caught:
+    with pytest.raises(OutageError, match="no answer") as caught:
         Objects(session, patience_s=0.1).list(ROOT)
     assert "\n" not in str(caught.value)
     session.storage.close()

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from gcpod.data.voc import read_voc
+from gcpod.jobs.reporter import Quiet
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.results.metrics import read_metrics
-from gcpod.runner import Quiet, Run, RunOptions
+from gcpod.runner import Run, RunOptions
 from gcpod.session import Session, resolve
 from gcpod.specfile import load_spec
 from gcpod.storage.objects import Objects

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from gcpod.cache import cache_dir
+from gcpod.jobs.reporter import Quiet
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.runner import Quiet, Run
+from gcpod.runner import Run
 from gcpod.session import Session, resolve
 from gcpod.spec import DataSpec, EvalSpec, MachineSpec, ModelSpec, RuntimeSpec, Spec, TrainSpec
 from gcpod.storage.objects import Objects
