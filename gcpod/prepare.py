@@ -17,7 +17,7 @@ from gcpod.errors import ConfigError
 from gcpod.jobs.machines import offered
 from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
 from gcpod.layout import RunLayout
-from gcpod.packaging.build import Packages, build_packages
+from gcpod.packaging.build import Packages, ensure_packages
 from gcpod.pipeline.render import RenderRequest, render_config, template_text
 from gcpod.runtimes import Runtime, find_runtime, image_python
 from gcpod.session import Settings
@@ -40,9 +40,6 @@ class Workdir:
     @property
     def dataset(self) -> Path:
         return self.root / "dataset"
-
-    def packages(self, runtime: str) -> Path:
-        return self.root / "packages" / runtime
 
     def run(self, run_id: str) -> Path:
         return self.root / run_id
@@ -214,7 +211,7 @@ def prepare(
         DataError, ConfigError, PackageError, SpecError: an input is wrong.
     """
     checkpoint_files(spec)
-    workdir, runtime = Workdir.of(spec), find_runtime(spec.runtime.name)
+    runtime = find_runtime(spec.runtime.name)
     manifest = build_spec_dataset(spec)
     counts = ", ".join(f"{manifest.images[split]} {split}" for split in SPLITS)
     labels = ", ".join(manifest.read_label_map().names)
@@ -224,7 +221,7 @@ def prepare(
     machines, notes = machines_of(spec, settings.region.value)
     image = image_uri(spec, runtime, machines["train"], settings.project.value, settings.region.value)
     python = image_python(runtime, image)
-    packages = build_packages(runtime, python, workdir.packages(runtime.name), cache or cache_dir())
+    packages = ensure_packages(runtime, python, cache or cache_dir())
     say(f"packages: {', '.join(path.name for path in packages.paths)}")
     chosen = run_id(run_name(spec, manifest.digest))
     layout = RunLayout.of(settings.bucket_uri, chosen)

@@ -56,7 +56,7 @@ class Told:
 
 def blink(seconds: float) -> None:
     """The pause between polls, cut short: the jobs behind them are real processes, so some time has to pass."""
-    time.sleep(min(seconds, 0.05))
+    time.sleep(min(seconds, 0.02))
 
 
 @pytest.fixture

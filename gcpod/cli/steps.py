@@ -52,20 +52,20 @@ def build(
 
 @click.command()
 @file_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the packages.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the packages; default: the user's cache.")
 @json_option
 def package(file: Path, out: Path | None, as_json: bool) -> None:
     """Build the packages that a job imports: object_detection, slim, pycocotools and the launcher."""
     from gcpod.cache import cache_dir
     from gcpod.cli.common import load_if_there
-    from gcpod.packaging.build import build_packages
-    from gcpod.prepare import Workdir
+    from gcpod.packaging.build import build_packages, ensure_packages
     from gcpod.runtimes import find_runtime
 
-    spec = load_if_there(file)
-    runtime = find_runtime(spec.runtime.name)
-    folder = out or Workdir.of(spec).packages(runtime.name)
-    paths = build_packages(runtime, runtime.pythons[0], folder, cache_dir()).paths
+    runtime = find_runtime(load_if_there(file).runtime.name)
+    if out is None:
+        paths = ensure_packages(runtime, runtime.pythons[0], cache_dir()).paths
+    else:
+        paths = build_packages(runtime, runtime.pythons[0], out, cache_dir()).paths
     if as_json:
         print_json([str(path) for path in paths])
     else:

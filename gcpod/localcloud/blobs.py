@@ -65,13 +65,16 @@ class Blobs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        for number in range(256):
-            (folder / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+        self._made: set[str] = set()
 
     def new_name(self) -> str:
-        """A name nobody uses."""
+        """A name nobody uses, in a folder that exists."""
         name = uuid.uuid4().hex
-        return f"{name[:2]}/{name}"
+        part = name[:2]
+        if part not in self._made:
+            (self._folder / part).mkdir(parents=True, exist_ok=True)
+            self._made.add(part)
+        return f"{part}/{name}"
 
     def path(self, name: str) -> Path:
         """Where a blob lies."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,32 @@ class Packages:
     @property
     def paths(self) -> tuple[Path, ...]:
         return (self.object_detection, self.slim, self.pycocotools, self.launcher)
+
+
+def ensure_packages(runtime: Runtime, python: str, cache: Path, runner: Runner = run_command) -> Packages:
+    """The packages of a runtime out of the user's cache, where they are built at their first use.
+
+    Raises:
+        PackageError: a source cannot be had.
+    """
+    folder = cache / "packages" / f"{runtime.name}-py{python}-{_recipe(runtime)}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+            build_packages(runtime, python, Path(aside) / "built", cache, runner)
+            # Another process may have been quicker; its files are the same.
+            with contextlib.suppress(OSError):
+                (Path(aside) / "built").rename(folder)
+    named = {path.name.split("-")[0]: path for path in folder.iterdir()}
+    return Packages(named["object_detection"], named["slim"], named["pycocotools"], named["gcpod_launcher"])
+
+
+def _recipe(runtime: Runtime) -> str:
+    """A digest of everything that decides the packages' bytes: the sources' own, and the code that packs them."""
+    digest = hashlib.sha256(f"{runtime.object_detection.sha256} {runtime.pycocotools}".encode())
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(LAUNCHER.rglob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def build_packages(runtime: Runtime, python: str, out: Path, cache: Path, runner: Runner = run_command) -> Packages:

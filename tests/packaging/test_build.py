@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcpod.cache import cache_dir
-from gcpod.packaging.build import Packages, build_packages
+from gcpod.packaging.build import Packages, build_packages, ensure_packages
 from gcpod.runtimes import find_runtime
 
 RUNTIME = find_runtime("tf2.12")
@@ -68,3 +68,15 @@ def test_the_protobuf_modules_are_in_the_form_of_today(built: Packages) -> None:
 def test_the_launcher_is_packed_whole(built: Packages) -> None:
     modules = {"__init__", "__main__", "compat", "evaluation", "packages"}
     assert names(built.launcher) == {"setup.py", "PKG-INFO", *(f"gcpod_launcher/{name}.py" for name in modules)}
+
+
+def test_a_second_run_takes_them_from_the_cache(built: Packages, tmp_path: Path) -> None:
+    (tmp_path / "downloads").mkdir()
+    for name in (RUNTIME.object_detection.filename, built.pycocotools.name):
+        (tmp_path / "downloads" / name).write_bytes((cache_dir() / "downloads" / name).read_bytes())
+    first = ensure_packages(RUNTIME, "3.11", tmp_path)
+    assert digests(first) == digests(built)
+    stamps = [path.stat().st_mtime_ns for path in first.paths]
+    assert ensure_packages(RUNTIME, "3.11", tmp_path) == first
+    assert [path.stat().st_mtime_ns for path in first.paths] == stamps
+    assert [path.name for path in (tmp_path / "packages").iterdir()] == [first.slim.parent.name]
