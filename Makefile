@@ -11,11 +11,11 @@ demo: $(VENV)/.client
 	$(BIN)/gcpod demo --dir demo
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -n 2 -m "not trainer"
+	$(BIN)/python -m pytest -n 3 -m "not trainer"
 	$(BIN)/python -m pytest -m trainer
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 -m "not trainer"
+	$(BIN)/python -m pytest -n 3 -m "not trainer"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check gcpod tests benchmarks examples

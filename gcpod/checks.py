@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gcpod.data.build import DatasetError
 from gcpod.data.manifest import DatasetManifest
 from gcpod.errors import GcpodError
-from gcpod.jobs.machines import check_machine, tpu_cores
+from gcpod.jobs.machines import check_machine, small_regions, tpu_cores
 from gcpod.jobs.request import KINDS
 from gcpod.layout import RunLayout
 from gcpod.pipeline.lint import LintContext, lint_config
 from gcpod.prepare import build_spec_dataset, checkpoint_files, machines_of, render_spec_config, run_name
 from gcpod.runtimes import find_runtime
 from gcpod.session import Settings
-from gcpod.spec import Spec, whole_blocks
+from gcpod.spec import MachineSpec, Spec, whole_blocks
 from gcpod.status import Finding
 
 
@@ -23,9 +25,12 @@ def check(spec: Spec, settings: Settings) -> list[Finding]:
         spec: what would be trained.
         settings: for the region and the bucket's name; nothing is asked of them.
     """
-    findings = [*_steps(spec), *_machines(spec, settings)]
+    findings = _steps(spec)
     try:
-        find_runtime(spec.runtime.name)
+        findings += _machines(spec, settings)
+    except GcpodError as e:
+        findings.append(_finding(e))
+    try:
         checkpoint_files(spec)
     except GcpodError as e:
         findings.append(_finding(e))
@@ -53,8 +58,27 @@ def _machines(spec: Spec, settings: Settings) -> list[Finding]:
     machines, notes = machines_of(spec, region)
     for kind in KINDS:
         findings += check_machine(machines[kind], region, f"{kind}.machine", evaluation=kind == "eval")
+    findings += _images(spec, machines["train"], region)
     return findings + [Finding("J402", "note", f"{note.partition(':')[0]}.machine", note.partition(": ")[2],
-                               "nothing to do") for note in notes]
+                               "on Google Cloud the machine asked for runs") for note in notes]
+
+
+def _images(spec: Spec, machine: MachineSpec, region: str) -> list[Finding]:
+    """What the machine asks of the trainer image that gcpod's own recipe does not give."""
+    runtime = find_runtime(spec.runtime.name)
+    if machine.tpu_topology is not None:
+        return [Finding("J402", "error", "train.machine", f"TPU v5e needs TensorFlow 2.15, {runtime.name} has "
+                        f"{runtime.tensorflow}", "use cloud-tpu with TPU_V2 or TPU_V3")]
+    if spec.runtime.image is not None or region in small_regions():
+        return []
+    if spec.runtime.mode == "package":
+        found = "Google's prebuilt images lack tf-slim, tf-models-official and more that object_detection imports"
+        return [Finding("K301", "warning", "runtime.mode", found, "use mode: container")]
+    if machine.is_tpu:
+        found = "cloudbuild.yaml builds trainer images for CPU and GPU only"
+        fix = "build one with TensorFlow for TPU machines and name it, or train on a GPU"
+        return [Finding("K301", "warning", "runtime.image", found, fix)]
+    return []
 
 
 def _dataset(spec: Spec) -> tuple[list[Finding], DatasetManifest | None]:
@@ -63,7 +87,7 @@ def _dataset(spec: Spec) -> tuple[list[Finding], DatasetManifest | None]:
     except DatasetError as e:
         return list(e.findings), None
     except GcpodError as e:
-        return [_finding(e)], None
+        return [replace(_finding(e), fix=f"{e.fix}; gcpod.yaml names it as data.images or data.annotations")], None
     return list(manifest.findings), manifest
 
 

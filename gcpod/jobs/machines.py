@@ -35,6 +35,11 @@ def kind_of(machine: MachineSpec) -> str:
     return "gpu" if machine.accelerator else "cpu"
 
 
+def small_regions() -> frozenset[str]:
+    """Regions that offer fewer machines than Google's."""
+    return frozenset(_table()["small_regions"])
+
+
 def offered(machine: MachineSpec, region: str) -> tuple[MachineSpec, str]:
     """The machine a region will run, and a sentence that says so where it is another than asked."""
     small = _table()["small_regions"].get(region)
