@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # uv, where it is installed, installs the same in a fraction of the time.
 UV := $(shell command -v uv 2>/dev/null)
 
+# Compiled modules are kept, whatever the environment says: demo and tests start many processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast lint bench clean
 
 demo: $(VENV)/.client

@@ -10,8 +10,9 @@ from gcpod.jobs.service import Jobs
 from gcpod.status import JobInfo, JobState
 
 POLL_S = 2.0
+FIRST_S = 0.5
 MAX_POLL_S = 30.0
-_GROWTH = 1.1
+_GROWTH = 1.15
 
 
 class Watcher:
@@ -25,7 +26,7 @@ class Watcher:
 
     def __init__(
         self, jobs: Jobs, sleep: Callable[[float], None] = time.sleep,
-        first_s: float = POLL_S, most_s: float = MAX_POLL_S,
+        first_s: float = FIRST_S, most_s: float = MAX_POLL_S,
     ) -> None:
         self.jobs, self.sleep, self.first_s, self.most_s = jobs, sleep, first_s, most_s
 

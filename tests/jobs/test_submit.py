@@ -156,25 +156,26 @@ def test_a_claim_that_is_not_ours_to_read(place: Place) -> None:
         place.submitter().submit(body(), WHERE)
 
 
-def race(place: Place, intent: str, where: GcsUri, gate: threading.Barrier, names: list[str]) -> None:
-    jobs = Jobs(session_of(place.cloud.url, place.project))
-    submitter = Submitter(jobs, Objects(jobs.session), sleep=lambda _: time.sleep(0.005))
-    gate.wait()
-    names.append(submitter.submit(body(intent), where).name)
-    jobs.session.storage.close()
-
-
 def test_twenty_races(place: Place) -> None:
+    racers = [Jobs(session_of(place.cloud.url, place.project)) for _ in range(2)]
+
+    def race(jobs: Jobs, intent: str, where: GcsUri, gate: threading.Barrier, names: list[str]) -> None:
+        submitter = Submitter(jobs, Objects(jobs.session), sleep=lambda _: time.sleep(0.005))
+        gate.wait()
+        names.append(submitter.submit(body(intent), where).name)
+
     for number in range(20):
         intent, where = f"race-{number}", GcsUri("claims", f"race-{number}")
         gate, names = threading.Barrier(2), list[str]()
-        threads = [threading.Thread(target=race, args=(place, intent, where, gate, names)) for _ in range(2)]
+        threads = [threading.Thread(target=race, args=(jobs, intent, where, gate, names)) for jobs in racers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert [one.name for one in place.jobs.list({INTENT_LABEL: intent})] == [names[0]]
         assert names[0] == names[1]
+    for jobs in racers:
+        jobs.session.storage.close()
 
 
 def test_a_crash_between_claim_and_create(place: Place) -> None:

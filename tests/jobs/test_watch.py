@@ -10,7 +10,7 @@ import pytest
 
 from gcpod.errors import JobFailedError, ServiceError
 from gcpod.jobs.service import Jobs
-from gcpod.jobs.watch import MAX_POLL_S, POLL_S, Watcher, result
+from gcpod.jobs.watch import FIRST_S, MAX_POLL_S, Watcher, result
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.status import JobState
 from tests.jobs import Fault, Faults, session_of, shell_job
@@ -70,7 +70,7 @@ def test_pauses_grow_to_their_bound(jobs: Jobs) -> None:
     FAULTS.choose = lambda verb, path: left.pop() if left and path.endswith(submitted.id) else None
     pauses = Pauses()
     Watcher(jobs, pauses).wait(submitted.name)
-    assert pauses.asked[0] == POLL_S
+    assert pauses.asked[0] == FIRST_S
     assert pauses.asked == sorted(pauses.asked)
     assert pauses.asked[-1] == MAX_POLL_S
 
