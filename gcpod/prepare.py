@@ -143,13 +143,13 @@ class Prepared:
     def runtime(self) -> Runtime:
         return find_runtime(self.spec.runtime.name)
 
-    def package_uris(self) -> tuple[str, ...]:
-        return tuple(str(self.layout.packages / path.name) for path in self.packages.paths)
+    def package_uris(self, paths: Sequence[Path]) -> tuple[str, ...]:
+        return tuple(str(self.layout.packages / path.name) for path in paths)
 
     def plan(self, kind: Kind, attempt: int = 1, train_attempt: int = 1) -> JobPlan:
         # The trainer image holds the launcher and pycocotools; only Python-package mode needs them sent along.
-        uris = self.package_uris()
-        sent = uris if self.spec.runtime.mode == "package" else uris[:2]
+        missing = (self.packages.object_detection, self.packages.slim)
+        sent = self.package_uris(self.packages.paths if self.spec.runtime.mode == "package" else missing)
         train = attempt if kind == "train" else train_attempt
         return plan_job(kind, attempt, self.spec, self.layout, self.machines[kind], sent, self.run_id, train)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -258,9 +258,18 @@ class Run:
             if info.state is not followed.info.state:
                 followed.info, moved = info, True
                 self.reporter.state(kind, info)
+        self._cancel_doubles(infos.values())
         moved = self._read_logs() or moved
         fetch_tensorboard(self.objects, prepared.layout.model, Workdir.of(self.spec).tensorboard(prepared.run_id))
         return moved
+
+    def _cancel_doubles(self, infos: Iterable[JobInfo]) -> None:
+        """Ends jobs of an intent that has another job: a create whose fate was unknown may take effect late."""
+        chosen = {followed.info.labels.get(INTENT_LABEL): followed.info.name for followed in self.followed.values()}
+        for info in infos:
+            name = chosen.get(info.labels.get(INTENT_LABEL), info.name)
+            if name != info.name and info.state in _CANCELLABLE:
+                self.jobs.cancel(info.name)
 
     def _read_logs(self) -> bool:
         """New lines of all jobs, and the progress they tell; who may not read logs trains without them."""

@@ -236,6 +236,26 @@ def test_an_attempt_that_was_claimed_and_not_named_is_gone_on_with(spec: Spec, s
     assert make_run(spec, session).start().jobs["train"] == made.name
 
 
+def test_a_second_job_of_an_intent_that_turns_up_late_is_cancelled(spec: Spec, session: Session) -> None:
+    hang = behave(make_run(spec, session), session, "hang-train")
+    run = make_run(spec, session)
+    late = run.submit("train")
+
+    def make_a_double(seconds: float) -> None:
+        if not doubles:
+            body = run.upload().request("train", session.settings)
+            doubles.append(run.jobs.create(body).name)
+        elif run.jobs.get(doubles[0]).state.terminal and len(doubles) == 1:
+            doubles.append("gone")
+            remove(session, hang)
+        blink(seconds)
+
+    doubles: list[str] = []
+    result = Run(spec, session, Told(), sleep=make_a_double).start()
+    assert result.jobs["train"] == late.name
+    assert run.jobs.get(doubles[0]).state is JobState.CANCELLED
+
+
 def interrupting(nth: int, after: bool) -> Any:
     """A transport that is interrupted, as by Ctrl-C, around its nth request."""
     transport = AuthorizedSession(AnonymousCredentials())

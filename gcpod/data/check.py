@@ -75,13 +75,6 @@ class Checked:
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
-def check_dataset(
-    samples: Sequence[Sample], label_map: LabelMap | None = None, policies: Policies | None = None,
-) -> list[Finding]:
-    """Reads every annotated image's headers and says what is wrong; see `examine` for the rules."""
-    return list(examine(samples, label_map, policies).findings)
-
-
 def examine(
     samples: Sequence[Sample],
     label_map: LabelMap | None = None,

@@ -145,7 +145,7 @@ def _held(root: Path) -> int | None:
     try:
         with (root / "lock").open("r+", encoding="ascii") as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return int(lock.read().strip() or 0)
     except (OSError, ValueError):

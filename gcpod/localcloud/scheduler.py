@@ -73,7 +73,7 @@ class Scheduler:
         for job in reversed(self.database.all()):
             if job.state == "CANCELLING":
                 self._end(job.id, "CANCELLED")
-            elif job.state not in TERMINAL:
+            elif job.state not in TERMINAL and job.id not in self._threads:
                 self.start(job.id)
 
     def start(self, job_id: str) -> None:

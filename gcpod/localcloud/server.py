@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from gcpod.localcloud.store import Store
 # Google's front ends keep connections for about ten minutes; a shorter time here would cut idle clients off.
 _KEEP_ALIVE_S = 620
 _LAST_WORDS_S = 2
+_LOCK_TRIES, _LOCK_PAUSE_S = 10, 0.02
 Plugin = Callable[["LocalCloud"], Api]
 """Makes a further service when the cloud starts; `LocalCloud.url` and `job_environment` are known by then."""
 
@@ -237,9 +239,7 @@ def _bind(port: int) -> socket.socket:
 
 def _take_lock(path: Path) -> IO[str]:
     lock = path.open("a+", encoding="ascii")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _locked(lock):
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
@@ -248,8 +248,20 @@ def _take_lock(path: Path) -> IO[str]:
             path.parent,
             f"process {holder} holds it",
             "stop that one or choose another folder",
-        ) from None
+        )
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _locked(lock: IO[str]) -> bool:
+    # Who asks whether a server runs holds a shared lock for a moment, which must not keep one from starting.
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcpod.checksums import file_crc32c
-from gcpod.errors import StorageError
 from gcpod.storage.objects import ObjectInfo, Objects
 from gcpod.uris import GcsUri, inside
 
@@ -49,20 +48,18 @@ def _bring(objects: Objects, info: ObjectInfo, path: Path) -> int | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tail = path.with_name(path.name + ".part")
     try:
+        # Where the writer replaced the object since it was listed, the next poll brings it.
         if 0 < known < info.size:
-            objects.fetch(info.uri, info.generation, known, tail)
+            if not objects.fetch(info.uri, info.generation, known, tail):
+                return None
             new = tail.read_bytes()
             if file_crc32c(path, new) == info.crc32c:
                 with path.open("ab") as f:
                     f.write(new)
                 return len(new)
-        objects.fetch(info.uri, info.generation, 0, tail)
+        if not objects.fetch(info.uri, info.generation, 0, tail):
+            return None
         tail.replace(path)
         return info.size
-    except StorageError as e:
-        # The writer replaced the object between the listing and the read: the next poll brings it.
-        if "412" in e.found or "404" in e.found:
-            return None
-        raise
     finally:
         tail.unlink(missing_ok=True)

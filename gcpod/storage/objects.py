@@ -192,15 +192,16 @@ class Objects:
                 for b in blobs if not b.name.endswith("/")
             ]
 
-    def fetch(self, uri: GcsUri, generation: int, start: int, into: Path, mode: str = "wb") -> None:
-        """Writes an object's bytes from ``start`` to a file; the generation pins which bytes.
+    def fetch(self, uri: GcsUri, generation: int, start: int, into: Path) -> bool:
+        """Writes an object's bytes from ``start`` to a file; False when that generation is gone by now."""
+        from google.api_core.exceptions import NotFound, PreconditionFailed
 
-        Raises:
-            StorageError: also when that generation is gone.
-        """
-        with translated("fetching", uri), into.open(mode) as f:
-            blob = self.session.storage.bucket(uri.bucket).blob(uri.name)
-            blob.download_to_file(
-                f, start=start or None, if_generation_match=generation, raw_download=True, timeout=TIMEOUT_S,
-                retry=self.retry,
-            )
+        with translated("fetching", uri), into.open("wb") as f:
+            try:
+                self._blob(uri).download_to_file(
+                    f, start=start or None, if_generation_match=generation, raw_download=True, timeout=TIMEOUT_S,
+                    retry=self.retry,
+                )
+            except (NotFound, PreconditionFailed):
+                return False
+            return True

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gcpod.data.check import Policies, check_box, check_dataset, examine
+from gcpod.data.check import Policies, check_box, examine
 from gcpod.data.labelmap import LabelMap
 from gcpod.data.scan import scan_dataset
 from gcpod.data.voc import Box
@@ -24,7 +24,7 @@ LENIENT = Policies(zero_area="fix")
 
 
 def findings(dataset: Dataset, policies: Policies | None = None, labels: LabelMap | None = None) -> list[Finding]:
-    return check_dataset(scan_dataset(dataset.images), labels, policies)
+    return list(examine(scan_dataset(dataset.images), labels, policies).findings)
 
 
 def only(found: list[Finding]) -> tuple[str, str, str]:
