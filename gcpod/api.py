@@ -12,7 +12,8 @@ from gcpod.layout import RunLayout
 from gcpod.results.report import RunResult
 from gcpod.results.tensorboard import Fetched
 from gcpod.runner import Run, RunOptions
-from gcpod.session import ANY_LOCAL, Session, Settings, resolve
+from gcpod.session import Session
+from gcpod.settings import ANY_LOCAL, Settings, resolve
 from gcpod.spec import Spec
 from gcpod.specfile import load_spec
 from gcpod.status import Finding, JobInfo

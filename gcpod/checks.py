@@ -13,7 +13,7 @@ from gcpod.layout import RunLayout
 from gcpod.pipeline.lint import LintContext, lint_config
 from gcpod.prepare import build_spec_dataset, checkpoint_files, machines_of, render_spec_config, run_name
 from gcpod.runtimes import find_runtime
-from gcpod.session import Settings
+from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks
 from gcpod.status import Finding
 

@@ -20,7 +20,7 @@ from gcpod.layout import RunLayout
 from gcpod.packaging.build import Packages, ensure_packages
 from gcpod.pipeline.render import RenderRequest, render_config, template_text
 from gcpod.runtimes import Runtime, find_runtime, image_python
-from gcpod.session import Settings
+from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks
 from gcpod.storage.plan import LocalFile, local_file
 

@@ -10,7 +10,7 @@ import pytest
 from gcpod.checks import check
 from gcpod.data.voc import Box
 from gcpod.demo import demo_spec
-from gcpod.session import Setting, Settings
+from gcpod.settings import Setting, Settings
 from gcpod.spec import DataSpec, MachineSpec, RuntimeSpec, Spec
 from tests.data.making import Dataset
 

@@ -21,7 +21,8 @@ from gcpod.data.voc import Box
 from gcpod.demo import demo_spec
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.specfile import load_spec, parse_spec, render_spec
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri

@@ -17,6 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
     "errors cache",
     "uris status textproto wire records checksums runtimes",
     "spec specfile layout",
+    "settings",
     "session",
     "data pipeline packaging",
     "storage",

@@ -23,7 +23,8 @@ from gcpod.jobs.service import Jobs
 from gcpod.jobs.submit import Claim
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.runner import Run, RunOptions
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.spec import DataSpec, Spec
 from gcpod.status import JobInfo, JobState, Progress
 from gcpod.storage.objects import Objects

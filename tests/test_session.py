@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.errors import AuthError, SpecError
-from gcpod.session import Session, Setting, Settings, gcloud_config_dir, read_gcloud_config, resolve
+from gcpod.session import Session
+from gcpod.settings import Setting, Settings, gcloud_config_dir, read_gcloud_config, resolve
 from gcpod.spec import Spec
 
 SECRET = "MIIEvQIBADANBgkqh"
@@ -269,7 +270,8 @@ def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
 
 PRINT_CREDENTIALS = """
 from gcpod.errors import AuthError
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.spec import Spec
 try:
     print(Session(resolve(Spec(project="p", region="r"))).credentials.refresh_token)

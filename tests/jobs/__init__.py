@@ -12,7 +12,8 @@ from typing import Any, Literal, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.spec import Spec
 
 IMAGE = "us-docker.pkg.dev/p/gcpod/gcpod-trainer-tf2.12-cpu:latest"

@@ -11,7 +11,8 @@ from google.auth.credentials import AnonymousCredentials
 from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError
 from gcpod.jobs.service import Jobs, to_info
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.session import Session, Setting, Settings
+from gcpod.session import Session
+from gcpod.settings import Setting, Settings
 from gcpod.status import JobState
 from tests.jobs import Faults, session_of, shell_job
 

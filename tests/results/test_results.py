@@ -20,7 +20,8 @@ from gcpod.results.events import Scalar, event_scalars, read_scalars
 from gcpod.results.metrics import read_metrics, to_metrics
 from gcpod.results.report import RunResult, write_result
 from gcpod.results.tensorboard import Fetched, fetch_tensorboard
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.spec import Spec
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri

@@ -13,7 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gcpod.errors import OutageError, StorageError
 from gcpod.localcloud.server import LocalCloud
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.spec import Spec
 from gcpod.storage.objects import ObjectInfo, Objects
 from gcpod.storage.plan import local_file, plan_upload

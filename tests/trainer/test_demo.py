@@ -17,7 +17,8 @@ from gcpod.jobs.reporter import Quiet
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.results.metrics import read_metrics
 from gcpod.runner import Run, RunOptions
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.specfile import load_spec
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri

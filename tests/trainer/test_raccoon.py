@@ -10,7 +10,8 @@ from gcpod.cache import cache_dir
 from gcpod.jobs.reporter import Quiet
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.runner import Run
-from gcpod.session import Session, resolve
+from gcpod.session import Session
+from gcpod.settings import resolve
 from gcpod.spec import DataSpec, EvalSpec, MachineSpec, ModelSpec, RuntimeSpec, Spec, TrainSpec
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
