@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -62,6 +63,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
     argv = sys.argv[1:] if arguments is None else arguments
+    # Google's libraries say at each import that they will leave Python 3.10; nobody at a command line can act on it.
+    warnings.filterwarnings("ignore", message="You are using a", category=FutureWarning)
     try:
         code: Any = cli.main(argv, prog_name="gcpod", standalone_mode=False)
     except click.ClickException as e:
