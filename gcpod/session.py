@@ -82,7 +82,7 @@ class Session:
 
     @property
     def is_local(self) -> bool:
-        """Whether another endpoint stands for Google Cloud; for messages only, never for another way of working."""
+        """Whether another endpoint stands for Google Cloud: decides address, proxies and patience only."""
         return bool(self.settings.endpoint.value)
 
     @cached_property

@@ -122,7 +122,8 @@ def _run(
 def _say_how_to_return(running: Run, command: str, flags: str) -> None:
     jobs = [followed.info for followed in running.followed.values() if not followed.info.state.terminal]
     if jobs:
-        click.echo(f"interrupted; {len(jobs)} job{'s' * (len(jobs) > 1)} keep running", err=True)
+        count = "1 job keeps" if len(jobs) == 1 else f"{len(jobs)} jobs keep"
+        click.echo(f"interrupted; {count} running", err=True)
     else:
         click.echo(f"interrupted; jobs submitted before keep running: gcpod jobs list {flags}", err=True)
     click.echo(f"go on with: {command}", err=True)
