@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from gcpod.checks import check as check_spec
+from gcpod.data.build import DatasetRequest
+from gcpod.data.check import Progress
+from gcpod.data.manifest import DatasetManifest
 from gcpod.jobs.reporter import Quiet, Reporter
 from gcpod.jobs.request import Kind
 from gcpod.layout import RunLayout
@@ -17,6 +20,9 @@ from gcpod.settings import ANY_LOCAL, Settings, resolve
 from gcpod.spec import Spec
 from gcpod.specfile import load_spec
 from gcpod.status import Finding, JobInfo
+from gcpod.storage.datasets import build_and_upload, build_to_bucket
+from gcpod.storage.objects import Objects
+from gcpod.uris import GcsUri
 
 LOCAL_PATIENCE_S = 60.0
 IDLE_EXIT_S = 600.0
@@ -57,6 +63,31 @@ def connect(spec: Spec, *, local: bool = False, endpoint: str | None = None) -> 
 
         endpoint = ensure_running(local_root(spec), IDLE_EXIT_S)
     return Session(resolve(spec, endpoint=endpoint))
+
+
+def build_in_bucket(
+    request: DatasetRequest, to: str, spec: Spec | Path | str | None = None, *, copy: bool = False, local: bool = False,
+    endpoint: str | None = None, progress: Progress | None = None,
+) -> DatasetManifest:
+    """Builds a dataset into a bucket.
+
+    Args:
+        request: what to build.
+        to: ``gs://BUCKET/FOLDER``; the bucket is made where it is missing.
+        spec: names project, region and credentials, or leaves them to the environment and to gcloud.
+        copy: also keep it in ``request.out``, and upload each shard while the next one is built.
+        local, endpoint: see connect.
+        progress: called with ("check" or "write", images done, images in all).
+
+    Raises:
+        DataError, SpecError: an input is wrong.
+        StorageError, AuthError: the bucket cannot be written.
+    """
+    uri = GcsUri.parse(to)
+    objects = Objects(connect(_loaded(spec or Spec()), local=local, endpoint=endpoint))
+    objects.ensure_bucket(uri.bucket)
+    make = build_and_upload if copy else build_to_bucket
+    return make(request, objects, uri, progress)
 
 
 def check(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None) -> list[Finding]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from gcpod.cache import cache_dir
 from gcpod.data.build import DatasetRequest, build_dataset
+from gcpod.data.labelmap import read_pbtxt
 from gcpod.data.manifest import DatasetManifest
-from gcpod.data.split import SPLITS
-from gcpod.errors import ConfigError
+from gcpod.data.model import SPLITS
+from gcpod.errors import ConfigError, SpecError
 from gcpod.jobs.machines import offered
 from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
 from gcpod.layout import RunLayout
@@ -60,13 +61,28 @@ def build_spec_dataset(spec: Spec, out: Path | None = None, progress: Any = None
     Raises:
         DataError: the images or annotations are wrong.
     """
-    images = spec.local_path(spec.data.images)
-    annotations = spec.local_path(spec.data.annotations) if spec.data.annotations else None
-    request = DatasetRequest(
-        images=images, annotations=annotations, out=out or Workdir.of(spec).dataset,
-        eval_fraction=spec.data.eval_fraction, labels=spec.data.labels,
+    return build_dataset(dataset_request(spec, out), progress)
+
+
+def dataset_request(spec: Spec, out: Path | None = None) -> DatasetRequest:
+    """What a spec asks of its dataset; ``out`` is by default in its workdir.
+
+    Raises:
+        SpecError: labels are given twice.
+        DataError: the label map cannot be read.
+    """
+    data = spec.data
+    if data.labels and data.label_map:
+        both = "it gives both, and they may differ"
+        raise SpecError("reading data.labels and data.label_map of", spec.folder, both, "keep one of them")
+    labels = read_pbtxt(spec.local_path(data.label_map)) if data.label_map else data.labels
+    return DatasetRequest(
+        images=spec.local_path(data.images),
+        annotations=spec.local_path(data.annotations) if data.annotations else None,
+        out=out or Workdir.of(spec).dataset, eval_fraction=data.eval_fraction, labels=labels, policies=data.policies,
+        format=data.format, aliases=data.aliases or {}, verify=data.verify, near_duplicates=data.near_duplicates,
+        max_side=data.max_side, masks=data.masks,
     )
-    return build_dataset(request, progress)
 
 
 def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout) -> str:

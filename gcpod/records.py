@@ -30,16 +30,19 @@ class Writable(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-def masked_crc32c(data: bytes) -> int:
-    """The CRC-32C of a payload, rotated by 15 bits plus a constant, both from the format details page named above."""
+def masked_crc32c(data: bytes, *more: bytes) -> int:
+    """The CRC-32C of a payload, given in one chunk or several, rotated by 15 bits plus a constant, both from the format
+    details page named above."""
     crc: int = google_crc32c.value(data)
+    for chunk in more:
+        crc = google_crc32c.extend(crc, chunk)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def frame(payload: bytes) -> bytes:
-    """One record as it stands in the file: `FRAMING_BYTES` longer than the payload."""
-    size = len(payload).to_bytes(8, "little")
-    return b"".join((size, _CRC.pack(masked_crc32c(size)), payload, _CRC.pack(masked_crc32c(payload))))
+def frame(*payload: bytes) -> bytes:
+    """One record, its payload in one chunk or several, as it stands in the file: `FRAMING_BYTES` longer."""
+    size = sum(map(len, payload)).to_bytes(8, "little")
+    return b"".join((size, _CRC.pack(masked_crc32c(size)), *payload, _CRC.pack(masked_crc32c(b"", *payload))))
 
 
 def write_records(file: Writable, payloads: Iterable[bytes]) -> int:

@@ -7,10 +7,11 @@ cannot drift apart. Reading the file is specfile.py's.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 STEPS_PER_BLOCK = 100
@@ -45,14 +46,56 @@ _GPU = MachineSpec("n1-standard-4", "NVIDIA_TESLA_T4", 1)
 _CPU = MachineSpec("n1-standard-4")
 
 
+Policy = Literal["error", "fix", "warn"]
+_ANY: Any = get_args(Policy)
+_REFUSE: Any = ("error", "warn")
+
+
+@dataclass(frozen=True)
+class Policies:
+    """What happens to each kind of fault: "error" refuses it, "fix" mends it, "warn" leaves out what has it.
+
+    Whatever is mended or left out is said. Codes: docs/findings.md.
+    """
+
+    unknown_label: Policy = _key("error", "D101 not in the label map; fix: the label that differs in case or spaces",
+                                 choices=_ANY)
+    size: Policy = _key("fix", "D102 declared size is not the real one; fix: boxes follow the image", choices=_ANY)
+    rotation: Policy = _key("error", "D102 EXIF turns the image; fix: its pixels are turned", choices=_ANY)
+    outside: Policy = _key("fix", "D102 box reaches outside the image; fix: it is clipped", choices=_ANY)
+    reversed: Policy = _key("fix", "D103 box drawn backwards; fix: its corners are swapped", choices=_ANY)
+    annotation: Policy = _key("error", "D104 annotation that cannot be read", choices=_REFUSE)
+    zero_area: Policy = _key("error", "D105 box without area; fix: as warn", choices=_ANY)
+    image: Policy = _key("error", "D106 image that cannot be read", choices=_REFUSE)
+    format: Policy = _key("fix", "D106 suffix that lies; fix: the real format is recorded", choices=_ANY)
+    unfit: Policy = _key("error", "D106 WebP, GIF, BMP, CMYK, animated; fix: its first frame is converted",
+                         choices=_ANY)
+    missing_image: Policy = _key("warn", "D106 annotation without image", choices=_REFUSE)
+    unlabelled: Policy = _key("warn", "D106 image without annotation; fix: it is one without objects", choices=_ANY)
+    straddling: Policy = _key("fix", "D107 same picture on both sides of a given split; fix: all evaluate",
+                              choices=_ANY)
+
+
+FORMATS = ("auto", "voc", "vott1", "csv", "openimages", "coco", "yolo", "tfrecord")
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """The labelled images."""
 
     images: str = _key("images", "folder of images; train/ and eval/ (or test/, val/) inside it keep their split")
-    annotations: str | None = _key(None, "folder of Pascal VOC XML files; empty: beside the images")
+    annotations: str | None = _key(None, "their labels: a folder, a file or a pattern; empty: beside the images")
+    format: str = _key("auto", "of the labels; `gcpod dataset inspect` tells what auto finds", choices=FORMATS)
     eval_fraction: float = _key(0.1, "share of the images kept for evaluation", min=0.01, max=0.9)
     labels: tuple[str, ...] | None = _key(None, "class names in the order of their ids; empty: taken from the data")
+    label_map: str | None = _key(None, "a label_map.pbtxt to impose instead; empty: none")
+    aliases: Mapping[str, str] | None = _key(None, "labels to rename or merge, as `old: new`; empty: none")
+    max_side: int | None = _key(None, "larger images are shrunk to so many pixels; empty: none is", min=16, max=65535)
+    verify: Literal["header", "decode"] = _key("header", "header, or decode to decode every image",
+                                               choices=("header", "decode"))
+    near_duplicates: bool = _key(True, "keep pictures that were encoded again on one side of the split")
+    masks: bool = _key(False, "record COCO's masks too")
+    policies: Policies = _key(Policies(), "what happens to faults: error, fix, or warn, which leaves them out")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The values come from ``yaml.safe_load``; the same text is also composed into nod
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import difflib
 import math
@@ -52,7 +53,7 @@ def parse_spec(text: str, path: Path) -> Spec:
         _refuse_odd(text, path)
         values = yaml.safe_load(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError) as e:
+    except (yaml.YAMLError, ValueError, OverflowError) as e:
         raise SpecError("reading", f"{path}{_mark(e, text)}", _problem(e), "correct the YAML there") from e
     if node is None or values is None:
         return Spec(folder=path.parent)
@@ -119,9 +120,25 @@ class _Reader:
         kind = next(o for o in options if o is not type(None))
         if dataclasses.is_dataclass(kind):
             return self.record(kind, value, node, where + ".")
-        if typing.get_origin(kind) is tuple:
+        origin = typing.get_origin(kind)
+        if origin is tuple:
             return self.names(value, node, where)
-        return self.scalar(kind, field, value, node, where)
+        if origin is collections.abc.Mapping:
+            return self.pairs(value, node, where)
+        return self.scalar(str if origin is typing.Literal else kind, field, value, node, where)
+
+    def pairs(self, value: Any, node: yaml.Node, where: str) -> dict[str, str]:
+        if not isinstance(value, dict) or not isinstance(node, yaml.MappingNode):
+            raise self.fail(node, f"{where} is no mapping of names", "write it as `old: new` lines")
+        seen: set[str] = set()
+        for (key_node, _), (key, name) in zip(node.value, value.items(), strict=False):
+            if not all(isinstance(one, str) and one and _printable(one) for one in (key, name)):
+                raise self.fail(key_node, f"{where} maps {key!r} to {name!r}", "write names; quote numbers and yes/no")
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise self.fail(key_node, f"{where} names {key_node.value!r} twice", "keep one of them")
+            seen.add(key_node.value)
+        return value
 
     def names(self, value: Any, node: yaml.Node, where: str) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):

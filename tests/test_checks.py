@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gcpod.checks import check
-from gcpod.data.voc import Box
+from gcpod.data.model import Box
 from gcpod.demo import demo_spec
 from gcpod.settings import Setting, Settings
 from gcpod.spec import DataSpec, MachineSpec, RuntimeSpec, Spec

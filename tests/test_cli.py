@@ -17,7 +17,7 @@ import pytest
 from gcpod import errors
 from gcpod.cli.common import INTERRUPTED
 from gcpod.cli.main import main
-from gcpod.data.voc import Box
+from gcpod.data.model import Box
 from gcpod.demo import demo_spec
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud

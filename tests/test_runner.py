@@ -14,7 +14,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 
-from gcpod.data.voc import Box
+from gcpod.data.model import Box
 from gcpod.demo import demo_spec
 from gcpod.errors import JobFailedError, OutageError, StorageError
 from gcpod.jobs.logs import LogLine

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gcpod.spec import (
     ExportSpec,
     MachineSpec,
     ModelSpec,
+    Policies,
     RuntimeSpec,
     Spec,
     TrainSpec,
@@ -28,8 +30,11 @@ from tests.data.making import outcome
 
 HERE = Path("gcpod.yaml")
 TEXT = st.text(st.characters(min_codepoint=32, codec="utf-8"), max_size=30)
-PRIMITIVES: dict[object, st.SearchStrategy[Any]] = {str: TEXT, tuple[str, ...]: st.lists(
-    TEXT.filter(bool), unique=True, max_size=4).map(tuple)}
+NAMES = TEXT.filter(bool)
+PRIMITIVES: dict[object, st.SearchStrategy[Any]] = {
+    str: TEXT, bool: st.booleans(), tuple[str, ...]: st.lists(NAMES, unique=True, max_size=4).map(tuple),
+    Mapping[str, str]: st.dictionaries(NAMES, NAMES, max_size=3),
+}
 
 
 def values_of(hint: Any, field: dataclasses.Field[Any]) -> st.SearchStrategy[Any]:
@@ -106,7 +111,7 @@ def test_the_defaults_are_the_documented_machines() -> None:
 
 def test_every_key_of_the_rendered_file_has_its_comment() -> None:
     lines = render_spec(Spec()).splitlines()
-    for cls in (DataSpec, ModelSpec, TrainSpec, EvalSpec, ExportSpec, RuntimeSpec, MachineSpec):
+    for cls in (DataSpec, Policies, ModelSpec, TrainSpec, EvalSpec, ExportSpec, RuntimeSpec, MachineSpec):
         for field in dataclasses.fields(cls):
             assert any(f" {field.name}:" in line or f"# {field.metadata['comment']}" in line for line in lines)
             assert any(field.metadata["comment"] in line for line in lines)
@@ -135,6 +140,12 @@ def test_every_key_of_the_rendered_file_has_its_comment() -> None:
     ("- a\n- b\n", 1, ["the file is no mapping"]),
     ("just words\n", 1, ["the file is no mapping"]),
     ("data: {labels: [1, 2]}\n", 1, ["no list of names", "quote numbers"]),
+    ("data: {aliases: [a]}\n", 1, ["no mapping of names"]),
+    ("data:\n  aliases:\n    a: 1\n", 3, ["maps 'a' to 1", "quote numbers"]),
+    ("data:\n  aliases:\n    a: b\n    a: c\n", 4, ["names 'a' twice"]),
+    ("data: {policies: {size: mend}}\n", 1, ["'mend'", "known here: error, fix, warn"]),
+    ("data: {policies: {annotation: fix}}\n", 1, ["'fix'"]),
+    ("data: {max_side: 3}\n", 1, ["between 16 and 65535"]),
     ("data: {labels: cat}\n", 1, ["no list of names"]),
     ("data: {labels: [cat, cat]}\n", 1, ["twice"]),
     ('data:\n  labels: ["a\\0"]\n', 2, ["control character"]),
@@ -225,3 +236,7 @@ def test_the_checkpoint_interval_divides_the_steps(steps: int, every: int | None
 def test_examples_of_the_checkpoint_interval() -> None:
     cases = {(5000, None): 500, (500, None): 100, (1000, 300): 200, (700, 650): 100, (60, None): 100, (800, 9999): 800}
     assert {case: checkpoint_interval(TrainSpec(steps=case[0], checkpoint_every=case[1])) for case in cases} == cases
+
+
+def test_a_character_beyond_unicode_is_refused() -> None:
+    assert outcome(lambda: parse_spec('a: "\\UFFFFFFFF"\n', HERE)) == SpecError.code

@@ -22,7 +22,7 @@ _COMMANDS = {
     "check": ("gcpod.cli.project", "Find everything wrong before a cent is spent."),
     "run": ("gcpod.cli.runs", "Dataset, bucket, training, evaluation, export: everything not done yet."),
     "demo": ("gcpod.cli.runs", "Draw a small labelled dataset and run everything on the local cloud."),
-    "dataset": ("gcpod.cli.steps", "Build TFRecords and a label map."),
+    "dataset": ("gcpod.cli.dataset", "Inspect, check, preview and build a dataset: TFRecords and a label map."),
     "config": ("gcpod.cli.project", "Render and check pipeline configs; show the settings in force."),
     "package": ("gcpod.cli.steps", "Build the source distributions that a job imports."),
     "upload": ("gcpod.cli.steps", "Put records, config and packages into the bucket."),

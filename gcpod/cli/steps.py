@@ -14,42 +14,6 @@ if TYPE_CHECKING:
     from gcpod.runner import Run
 
 
-@click.group()
-def dataset() -> None:
-    """Build TFRecords and a label map."""
-
-
-@dataset.command("build")
-@click.option("--images", type=click.Path(path_type=Path), required=True, help="Folder of images.")
-@click.option("--annotations", type=click.Path(path_type=Path), help="Folder of XML files; default: beside the images.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for records and label map.")
-@click.option("--eval-fraction", type=float, default=0.1, show_default=True, help="Share kept for evaluation.")
-@click.option("--label", "labels", multiple=True, help="Class names in the order of their ids.")
-@json_option
-def build(
-    images: Path, annotations: Path | None, out: Path, eval_fraction: float, labels: tuple[str, ...], as_json: bool,
-) -> None:
-    """TFRecords and a label map from images and Pascal VOC XML."""
-    from dataclasses import asdict
-
-    from gcpod.data.build import DatasetError, DatasetRequest, build_dataset
-
-    try:
-        manifest = build_dataset(DatasetRequest(images, annotations, out, eval_fraction, labels or None))
-    except DatasetError as e:
-        for finding in e.findings:
-            click.echo(str(finding), err=True)
-        raise
-    if as_json:
-        print_json(asdict(manifest))
-        return
-    for finding in manifest.findings:
-        click.echo(str(finding), err=True)
-    for shard in manifest.shards:
-        click.echo(f"{out / shard.name}: {shard.examples} examples, {shard.size_bytes} bytes")
-    click.echo(f"{manifest.label_map_path}: {', '.join(manifest.read_label_map().names)}")
-
-
 @click.command()
 @file_option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the packages; default: the user's cache.")

@@ -1,42 +1,37 @@
 """Builds a dataset: scan, check, plan, write. The same input gives the same bytes, on any machine and under any folder.
 
-Everything is written into a folder of its own within the target and renamed into place, the manifest last: while a
-manifest's checksums fit its shards, the dataset is whole. Memory holds one image at a time.
+Memory holds a few images at a time, whatever the size of the dataset.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import gzip
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, Literal, cast
 
 import google_crc32c
 
 from gcpod.checksums import crc32c_text
-from gcpod.data.check import Checked, Policies, Progress, examine
-from gcpod.data.examples import encode_example
-from gcpod.data.labelmap import LabelMap, render_pbtxt
-from gcpod.data.manifest import (
-    LABEL_MAP_NAME,
-    MANIFEST_NAME,
-    DatasetManifest,
-    ShardInfo,
-    intact,
-    read_manifest,
-)
-from gcpod.data.plan import DatasetPlan, ShardPlan, plan_dataset
-from gcpod.data.scan import scan_dataset
-from gcpod.errors import DataError, SpecError
-from gcpod.records import write_records
+from gcpod.data.check import Checked, CheckedSample, CheckOptions, Progress, examine
+from gcpod.data.examples import ExampleOptions, encode_example
+from gcpod.data.labelmap import LabelMap
+from gcpod.data.manifest import LABEL_MAP_NAME, DatasetManifest, ShardInfo
+from gcpod.data.materialise import materialise
+from gcpod.data.parallel import ordered
+from gcpod.data.plan import SHARD_BYTES, Compression, DatasetPlan, PlanOptions, ShardPlan, plan_dataset
+from gcpod.data.scan import Scan, scan_dataset
+from gcpod.data.store import FolderStore, ShardStore
+from gcpod.errors import DataError
+from gcpod.records import Writable, frame
+from gcpod.spec import Policies
 from gcpod.status import Finding
 
-SHARD_BYTES = 128 << 20
-"""Default size of a shard: "ideally 100 MB or more" (https://www.tensorflow.org/tutorials/load_data/tfrecord)."""
-
-_ASIDE = ".building"
+_BATCH_BYTES: Final = 1 << 20
+_MAX_BATCH: Final = 16
+_WAITING: Final = 2
 
 
 class DatasetError(DataError):
@@ -54,14 +49,22 @@ class DatasetRequest:
     """What to build from what.
 
     Attributes:
-        images: folder of JPEG and PNG files; subfolders are walked, and ``train/`` beside ``test/``, ``eval/`` or
+        images: folder of images, or of TFRecords; subfolders are walked, and ``train/`` beside ``test/``, ``eval/`` or
             ``val/`` is kept as the split.
-        annotations: folder of the XML files; None means beside the images.
+        annotations: folder, file or pattern of the labels; None means that they lie in the image folder.
         out: folder of the dataset, made when missing.
         eval_fraction: share of the images that evaluates, between 0 and 1.
-        labels: imposed classes: names in the order of their ids, or a whole label map. None derives them.
+        labels: imposed classes: names in the order of their ids, or a whole label map. None takes the one that comes
+            with the labels, or derives one.
         shard_bytes: about how large a shard gets.
-        policies: what happens to faults that can be mended.
+        policies: what happens to faults.
+        format: of the labels, see `gcpod.data.recognise.Format`; "auto" finds out.
+        aliases: new names by old ones, applied to labels first.
+        verify, near_duplicates, max_side: see `gcpod.data.check.CheckOptions`.
+        masks: record COCO's masks.
+        shard_examples: the most images of a shard.
+        compression: "gzip" packs the shards; the Object Detection API reads none of these.
+        materialise: a new folder that the images are copied to by split, too.
     """
 
     images: Path
@@ -71,91 +74,148 @@ class DatasetRequest:
     labels: Sequence[str] | LabelMap | None = None
     shard_bytes: int = SHARD_BYTES
     policies: Policies = field(default_factory=Policies)
+    format: str = "auto"
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    verify: Literal["header", "decode"] = "header"
+    near_duplicates: bool = True
+    max_side: int | None = None
+    masks: bool = False
+    shard_examples: int | None = None
+    compression: Compression = "none"
+    materialise: Path | None = None
 
     @property
-    def label_map(self) -> LabelMap | None:
-        """The imposed label map."""
-        if self.labels is None or isinstance(self.labels, LabelMap):
-            return self.labels
-        return LabelMap.impose(self.labels)
+    def plan_options(self) -> PlanOptions:
+        return PlanOptions(self.eval_fraction, self.shard_bytes, self.shard_examples, self.compression)
+
+    def check_options(self, given: LabelMap | None) -> CheckOptions:
+        """How to check, with the imposed label map, else the one that comes with the labels."""
+        imposed = self.labels if self.labels is None or isinstance(self.labels, LabelMap) else (
+            LabelMap.impose(self.labels)
+        )
+        return CheckOptions(
+            imposed or _renamed(given, self.aliases), self.aliases, self.policies, self.verify, self.near_duplicates,
+            self.max_side,
+        )
 
 
-def build_dataset(request: DatasetRequest, progress: Progress | None = None) -> DatasetManifest:
-    """Builds the dataset, or returns at once when ``out`` holds it already.
+@dataclass(frozen=True)
+class CheckedDataset:
+    """What a dataset was found to be; ``label_map`` is None when it will be derived."""
+
+    scan: Scan
+    checked: Checked
+    label_map: LabelMap | None
+
+
+def check_dataset(request: DatasetRequest, progress: Progress | None = None) -> CheckedDataset:
+    """Scans and checks without writing anything; findings have places relative to the folders, as far as they can.
+
+    Raises:
+        DataError: there is nothing to check, or labels cannot be read at all.
+    """
+    scan = scan_dataset(request.images, request.annotations, request.format, request.masks)
+    options = request.check_options(scan.label_map)
+    checked = examine(scan.samples, options, progress, scan.faults)
+    return CheckedDataset(scan, checked, options.label_map)
+
+
+def build_dataset(
+    request: DatasetRequest, progress: Progress | None = None, store: ShardStore | None = None,
+) -> DatasetManifest:
+    """Builds the dataset, or returns at once when it is there already.
 
     "Already" means that a manifest of the same digest lies there, and the shards have its sizes and checksums.
 
     Args:
         progress: called with ("check" or "write", images done, images in all).
+        store: where to, instead of the folder ``request.out``.
 
     Raises:
         DatasetError: the check found errors.
         DataError: nothing to build from, an image that changed meanwhile, or a target that cannot be written.
         SpecError: an eval fraction or a shard size out of range.
     """
-    if request.shard_bytes < 1:
-        raise SpecError("building shards of", f"{request.shard_bytes} bytes", "that is no size", f"use {SHARD_BYTES}")
-    label_map = request.label_map
-    checked = examine(scan_dataset(request.images, request.annotations), label_map, request.policies, progress)
-    if checked.errors:
-        raise DatasetError(request.images, checked.findings)
-    plan = plan_dataset(
-        checked.samples, label_map, eval_fraction=request.eval_fraction, shard_bytes=request.shard_bytes,
-        findings=_portable(checked, request),
-    )
+    plan = plan_checked(check_dataset(request, progress), request)
+    if request.materialise:
+        materialise(plan, request.materialise)
+    return write_dataset(plan, store or FolderStore(request.out), request.out, progress)
+
+
+def plan_checked(found: CheckedDataset, request: DatasetRequest) -> DatasetPlan:
+    """What would be written.
+
+    Raises:
+        DatasetError: the check found errors.
+        DataError, SpecError: see `gcpod.data.plan.plan_dataset`.
+    """
+    if found.checked.errors:
+        raise DatasetError(request.images, found.checked.findings)
+    findings = portable(found.checked.findings, request)
+    return plan_dataset(found.checked.samples, found.label_map, request.plan_options, findings)
+
+
+def write_dataset(
+    plan: DatasetPlan, store: ShardStore, out: Path, progress: Progress | None = None,
+) -> DatasetManifest:
+    """Writes what a plan says, as far as it is not there.
+
+    Raises:
+        DataError: see `build_dataset`.
+    """
     try:
-        return _present(plan, request.out) or _write(plan, request.out, progress)
+        there = store.present(plan)
+        if there:
+            return there
+        with store.building(plan):
+            return _write(plan, store, out, progress)
     except OSError as err:
         found = err.strerror or str(err)
-        raise DataError("writing the dataset to", request.out, found, "make room, or choose another folder") from err
+        raise DataError("writing the dataset to", out, found, "make room, or choose another folder") from err
 
 
-def _portable(checked: Checked, request: DatasetRequest) -> tuple[Finding, ...]:
+def portable(findings: tuple[Finding, ...], request: DatasetRequest) -> tuple[Finding, ...]:
     """The findings with places relative to the two folders, so that a manifest does not depend on where they lie."""
-    roots = sorted({f"{request.images}/", f"{request.annotations or request.images}/"}, key=len, reverse=True)
+    folders = [request.images, request.annotations or request.images]
+    folders += [folder.parent for folder in folders if not folder.is_dir()]
+    roots = sorted({f"{folder}/" for folder in folders}, key=len, reverse=True)
 
     def relative(where: str) -> str:
         return next((where.removeprefix(root) for root in roots if where.startswith(root)), where)
 
-    return tuple(replace(finding, where=relative(finding.where)) for finding in checked.findings)
+    return tuple(replace(finding, where=relative(finding.where)) for finding in findings)
 
 
-def _present(plan: DatasetPlan, out: Path) -> DatasetManifest | None:
-    with suppress(DataError):
-        manifest = read_manifest(out)
-        same = manifest.digest == plan.digest and manifest.read_label_map() == plan.label_map
-        return manifest if same and intact(manifest) else None
-    return None
+def _renamed(label_map: LabelMap | None, aliases: Mapping[str, str]) -> LabelMap | None:
+    """A label map that came with the labels, its names as the aliases have them; None where two became one."""
+    if label_map is None or not aliases:
+        return label_map
+    names = [aliases.get(item.name, item.name) for item in label_map.items]
+    if len(set(names)) < len(names):
+        return None
+    return LabelMap(tuple(replace(item, name=name) for item, name in zip(label_map.items, names, strict=True)))
 
 
-def _write(plan: DatasetPlan, out: Path, progress: Progress | None) -> DatasetManifest:
-    aside = out / _ASIDE
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        ticks = _Ticks(sum(plan.images_by_split().values()), progress)
-        shards = tuple(_write_shard(shard, plan.label_map.ids(), aside, ticks) for shard in plan.shards)
-        manifest = DatasetManifest(
-            folder=out, digest=plan.digest, label_map=LABEL_MAP_NAME, num_classes=plan.label_map.num_classes,
-            shards=shards, images=plan.images_by_split(), boxes=plan.boxes_by_split(), findings=plan.findings,
-        )
-        (aside / LABEL_MAP_NAME).write_bytes(render_pbtxt(plan.label_map).encode())
-        (aside / MANIFEST_NAME).write_bytes(manifest.to_json().encode())
-        _move(aside, out, manifest)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return manifest
+def _write(plan: DatasetPlan, store: ShardStore, out: Path, progress: Progress | None) -> DatasetManifest:
+    ticks = _Ticks(sum(plan.images_by_split().values()), progress)
+    done = store.finished(plan)
+    for shard in plan.shards:
+        if shard.name in done:
+            ticks.tick(len(shard.samples))
+            continue
+        with store.shard(plan, shard.name) as file:
+            done[shard.name] = write_shard(shard, plan, file, ticks.tick)
+        store.keep(plan, done[shard.name])
+    return store.publish(plan, manifest_of(plan, done, out))
 
 
-def _move(aside: Path, out: Path, manifest: DatasetManifest) -> None:
-    """Renames the finished files into place, then removes the shards of an earlier build that this one lacks."""
-    stale: set[str] = set()
-    with suppress(DataError):
-        stale = {shard.name for shard in read_manifest(out).shards} - {shard.name for shard in manifest.shards}
-    for name in (*(shard.name for shard in manifest.shards), LABEL_MAP_NAME, MANIFEST_NAME):
-        (aside / name).replace(out / name)
-    for name in stale:
-        (out / name).unlink(missing_ok=True)
+def manifest_of(plan: DatasetPlan, done: Mapping[str, ShardInfo], out: Path) -> DatasetManifest:
+    """The manifest of a plan whose shards are written."""
+    return DatasetManifest(
+        folder=out, digest=plan.digest, label_map=LABEL_MAP_NAME, num_classes=plan.label_map.num_classes,
+        shards=tuple(done[shard.name] for shard in plan.shards), images=plan.images_by_split(),
+        boxes=plan.boxes_by_split(), findings=plan.findings,
+    )
 
 
 class _Ticks:
@@ -164,8 +224,8 @@ class _Ticks:
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._progress, self._done = total, progress, 0
 
-    def tick(self) -> None:
-        self._done += 1
+    def tick(self, count: int = 1) -> None:
+        self._done += count
         if self._progress:
             self._progress("write", self._done, self._total)
 
@@ -173,33 +233,59 @@ class _Ticks:
 class _Summed:
     """A file that keeps the size and CRC-32C of what is written to it."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Writable) -> None:
         self._file, self.crc, self.size_bytes = file, 0, 0
 
     def write(self, data: bytes) -> int:
-        self.crc = google_crc32c.extend(self.crc, data)
+        self.crc = google_crc32c.extend(self.crc, bytes(data))
         self.size_bytes += len(data)
-        return self._file.write(data)
+        self._file.write(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """For gzip, which calls it; every write went through."""
 
 
-def _write_shard(shard: ShardPlan, ids: dict[str, int], folder: Path, ticks: _Ticks) -> ShardInfo:
-    with (folder / shard.name).open("wb", buffering=0) as file:
-        summed = _Summed(file)
-        count = write_records(summed, _examples(shard, ids, ticks))
-    return ShardInfo(shard.name, shard.split, count, summed.size_bytes, crc32c_text(summed.crc))
+def write_shard(shard: ShardPlan, plan: DatasetPlan, file: Writable, tick: Callable[[], None]) -> ShardInfo:
+    """Writes the records of one shard.
+
+    Args:
+        tick: called after each record.
+
+    Raises:
+        DataError: D106; an image is not what it was when it was checked.
+    """
+    summed = _Summed(file)
+    with _packed(summed, plan.compression) as target:
+        for record in ordered(lambda sample: _record(sample, plan.example), shard.samples, _batch(shard), _WAITING):
+            target.write(record)
+            tick()
+    return ShardInfo(shard.name, shard.split, len(shard.samples), summed.size_bytes, crc32c_text(summed.crc))
 
 
-def _examples(shard: ShardPlan, ids: dict[str, int], ticks: _Ticks) -> Iterator[bytes]:
-    for sample in shard.samples:
-        try:
-            image = sample.image.read_bytes()
-        except OSError as err:
-            raise _changed(sample.image) from err
-        if google_crc32c.value(image) != sample.probe.crc32c:
-            raise _changed(sample.image)
-        yield encode_example(sample, ids, image)
-        ticks.tick()
+def _packed(summed: _Summed, compression: Compression) -> AbstractContextManager[Writable]:
+    if compression == "none":
+        return nullcontext(summed)
+    # No name and no time in the header: the same input gives the same bytes.
+    return gzip.GzipFile(filename="", mode="wb", fileobj=cast(BinaryIO, summed), mtime=0)
 
 
-def _changed(path: Path) -> DataError:
-    return DataError("recording the image", path, "it changed after it was checked", "build again", code="D106")
+def _batch(shard: ShardPlan) -> int:
+    """Images that one thread takes at once: many small ones, or a single large one."""
+    average = sum(sample.probe.size_bytes for sample in shard.samples) // len(shard.samples)
+    return max(1, min(_MAX_BATCH, _BATCH_BYTES // max(1, average)))
+
+
+def _record(sample: CheckedSample, options: ExampleOptions) -> bytes:
+    try:
+        data = sample.image.read()
+    except OSError as err:
+        raise _changed(sample) from err
+    if google_crc32c.value(data) != sample.probe.crc32c:
+        raise _changed(sample)
+    return frame(*encode_example(sample, options, data))
+
+
+def _changed(sample: CheckedSample) -> DataError:
+    return DataError("recording the image", sample.image, "it changed after it was checked", "build again", code="D106")
+

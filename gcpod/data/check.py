@@ -1,65 +1,80 @@
 """Findings D101 to D107: whatever would stop a training or spoil it in silence, told by file and line before anything
 is uploaded.
 
-Declared sizes and suffixes are claims; what counts is what `gcpod.data.images` finds in the bytes. Boxes that can be
-mended are mended with a warning, or refused when the policy says so; each policy names its finding.
+Declared sizes and suffixes are claims; what counts is what `gcpod.data.images` finds in the bytes. What happens to
+each kind of fault is decided by `gcpod.spec.Policies`.
 """
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Final, Literal
 
-from gcpod.data.images import ImageProbe, probe_image, promised_format
+from gcpod.data.boxes import LEFT_OUT, Labeller, judged, place_boxes
+from gcpod.data.frame import prepare_image
+from gcpod.data.images import ImageProbe, parse_image
 from gcpod.data.labelmap import LabelMap
-from gcpod.data.scan import Sample, claimed_name
-from gcpod.data.split import Split
-from gcpod.data.voc import Annotation, Box
+from gcpod.data.model import SPLITS, Annotation, Boxes, ImageSource, Sample, Split
+from gcpod.data.near import near_groups
+from gcpod.data.parallel import ordered
+from gcpod.data.pixels import Conversion, fingerprint, refused
 from gcpod.errors import DataError
+from gcpod.spec import Policies
 from gcpod.status import Finding, Severity
 
-Policy = Literal["error", "fix"]
 Progress = Callable[[str, int, int], None]
 """Called with the phase ("check", "write"), what is done of it, and the whole."""
 
-MIN_SIDE_PX = 0.01
-"""Boxes thinner than this have no area: the two edges of one, divided by a side of up to 65,535 pixels (JPEG's limit)
-and stored as 32-bit floats (24 significant bits), would differ by hardly more than two steps."""
+MAX_FINDINGS: Final = 10_000
+"""Of one code and severity that are kept; the rest is counted, so that no dataset can fill the memory with faults."""
 
+_AT_ONCE = 16
 _NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Policies:
-    """What happens to what can be mended: "fix" mends it and warns, "error" refuses it.
+class CheckOptions:
+    """How to check.
 
     Attributes:
-        size: D102, a declared size that is not the real one; mended by using the real one.
-        outside: D102, a box that reaches outside the image; mended by clipping.
-        reversed: D103, xmax < xmin or ymax < ymin; mended by swapping.
-        zero_area: D105, a box without area, also after clipping; mended by dropping it.
-        format: D106, a suffix that lies about the format; mended by using the real one.
+        label_map: an imposed one: labels it lacks are errors (D101). None means it will be derived from the data.
+        aliases: new names by old ones, applied to labels first.
+        policies: what happens to faults.
+        verify: "decode" decodes every image, "header" reads their headers and ends only.
+        near_duplicates: look for pictures that were encoded again; decodes each distinct image.
+        max_side: larger images are shrunk to so many pixels.
     """
 
-    size: Policy = "fix"
-    outside: Policy = "fix"
-    reversed: Policy = "fix"
-    zero_area: Policy = "error"
-    format: Policy = "fix"
+    label_map: LabelMap | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    policies: Policies = field(default_factory=Policies)
+    verify: Literal["header", "decode"] = "header"
+    near_duplicates: bool = True
+    max_side: int | None = None
 
 
 @dataclass(frozen=True)
 class CheckedSample:
-    """An image fit for training: its boxes lie within it, in pixels as stored, with xmin < xmax and ymin < ymax."""
+    """An image fit for training: its boxes lie within it, with xmin < xmax and ymin < ymax.
+
+    Attributes:
+        boxes: in pixels of ``width`` x ``height``.
+        width, height: pixels of the picture, turned if it is turned, before it is shrunk.
+        conversion: what is done to the image before it is recorded; None when its bytes are recorded as they are.
+        group: the lowest SHA-256 of the pictures that are near-identical to this one, itself included.
+    """
 
     name: str
-    image: Path
+    image: ImageSource
     probe: ImageProbe
-    boxes: tuple[Box, ...]
+    boxes: Boxes
+    width: int
+    height: int
+    group: str
+    conversion: Conversion | None = None
     given: Split | None = None
 
 
@@ -75,171 +90,223 @@ class Checked:
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What reading an image's bytes told: a probe, or the error why not."""
+
+    probe: ImageProbe | None
+    fault: DataError | None = None
+
+
 def examine(
-    samples: Sequence[Sample],
-    label_map: LabelMap | None = None,
-    policies: Policies | None = None,
-    progress: Progress | None = None,
+    samples: Sequence[Sample], options: CheckOptions | None = None, progress: Progress | None = None,
+    faults: Iterable[Finding] = (),
 ) -> Checked:
-    """Checks each sample, one image in memory at a time; samples with an error are left out of the result.
+    """Checks each sample, a few images in memory at a time; samples with an error are left out of the result.
 
     Args:
-        label_map: an imposed one: labels it lacks are errors (D101). None means it will be derived from the data.
+        faults: what was found while reading the annotations.
     """
-    rules = policies or Policies()
-    findings: list[Finding] = []
+    options = options or CheckOptions()
+    prints: dict[str, bytes] = {}
+
+    def look(sample: Sample) -> Seen:
+        return see(sample.image, prints, options) if sample.image and wanted(sample, options.policies) else Seen(None)
+
+    seen = _counted(ordered(look, samples, _AT_ONCE), len(samples), progress)
+    return conclude(samples, seen, prints, options, faults)
+
+
+def see(image: ImageSource, prints: dict[str, bytes], options: CheckOptions) -> Seen:
+    """Reads an image; its fingerprint goes into ``prints``, by SHA-256, when it is wanted and not there yet."""
+    try:
+        data = image.read()
+    except OSError as err:
+        return Seen(None, refused(image, err.strerror or str(err), "put it there, or delete its label"))
+    try:
+        probe = parse_image(data, image)
+        if (options.near_duplicates and probe.sha256 not in prints) or options.verify == "decode":
+            prints[probe.sha256] = fingerprint(data, image)
+    except DataError as err:
+        return Seen(None, err)
+    return Seen(probe)
+
+
+def conclude(
+    samples: Iterable[Sample], seen: Iterable[Seen], prints: Mapping[str, bytes], options: CheckOptions,
+    faults: Iterable[Finding] = (),
+) -> Checked:
+    """What follows from the annotations and from what the images were seen to be; opens no file.
+
+    Args:
+        seen: one for each sample, in their order; taken one at a time.
+        prints: fingerprints by SHA-256, complete once ``seen`` is taken.
+    """
+    findings = _Findings()
+    findings.add(_by_policy(fault, options.policies) for fault in faults)
+    labeller = Labeller(options.label_map, options.aliases, options.policies.unknown_label)
     good: list[CheckedSample] = []
-    for done, sample in enumerate(samples, 1):
-        checked, found = _check_sample(sample, label_map, rules)
-        findings += found
-        if checked:
-            good.append(checked)
+    alone: list[Sample] = []
+    for sample, look in zip(samples, seen, strict=True):
+        if sample.image and sample.annotation is None and not sample.faults:
+            alone.append(sample)
+        checked, found = _check_sample(sample, look, labeller, options)
+        findings.add(found)
+        good += [checked] if checked else []
+    findings.add(_unlabelled(alone, options.policies))
+    if options.near_duplicates:
+        groups = near_groups({one.probe.sha256: prints[one.probe.sha256] for one in good})
+        good = [replace(one, group=groups[one.probe.sha256]) for one in good]
+    good, found = _straddling(good, options.policies)
+    findings.add(found)
+    if options.label_map is None:
+        findings.add(_lookalikes(good))
+    return Checked(tuple(good), findings.all())
+
+
+class _Findings:
+    """Findings in their order, up to so many of each kind."""
+
+    def __init__(self) -> None:
+        self._kept: list[Finding] = []
+        self._count: Counter[tuple[str, Severity]] = Counter()
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            kind = (finding.code, finding.severity)
+            self._count[kind] += 1
+            if self._count[kind] <= MAX_FINDINGS:
+                self._kept.append(finding)
+
+    def all(self) -> tuple[Finding, ...]:
+        more = {kind: count - MAX_FINDINGS for kind, count in self._count.items() if count > MAX_FINDINGS}
+        return (*self._kept, *(
+            Finding(code, severity, "", f"there are {count} more of the kind", "correct those above first")
+            for (code, severity), count in more.items()
+        ))
+
+
+def _counted(seen: Iterator[Seen], total: int, progress: Progress | None) -> Iterator[Seen]:
+    for done, one in enumerate(seen, 1):
+        yield one
         if progress:
-            progress("check", done, len(samples))
-    findings += _unlabelled(samples)
-    findings += _duplicates(good)
-    if label_map is None:
-        findings += _lookalikes(good)
-    return Checked(tuple(good), tuple(findings))
+            progress("check", done, total)
 
 
-def check_box(box: Box, width: int, height: int, policies: Policies) -> tuple[Box | None, list[Finding]]:
-    """Mends one box of an image of that many pixels; None when nothing is left of it or it is refused.
-
-    Findings carry only ":line" as their place, for the caller to put the file's name before it.
-    """
-    where = f":{box.line}" if box.line else ""
-    edges = (box.xmin, box.ymin, box.xmax, box.ymax)
-    shown = f"the box of {box.label!r} ({', '.join(f'{edge:g}' for edge in edges)})"
-    if not all(map(math.isfinite, edges)):
-        return None, [Finding("D102", "error", where, f"{shown} is not finite", "draw the box again")]
-    findings = []
-    if box.xmax < box.xmin or box.ymax < box.ymin:
-        findings.append(_mended("D103", policies.reversed, where, f"{shown} is reversed", "its edges were swapped"))
-        xs, ys = sorted((box.xmin, box.xmax)), sorted((box.ymin, box.ymax))
-        box = replace(box, xmin=xs[0], xmax=xs[1], ymin=ys[0], ymax=ys[1])
-    clipped = replace(
-        box, xmin=_clip(box.xmin, width), xmax=_clip(box.xmax, width), ymin=_clip(box.ymin, height),
-        ymax=_clip(box.ymax, height),
-    )
-    if clipped != box:
-        found = f"{shown} reaches outside the image of {width} x {height}"
-        findings.append(_mended("D102", policies.outside, where, found, "it was clipped"))
-    if clipped.xmax - clipped.xmin < MIN_SIDE_PX or clipped.ymax - clipped.ymin < MIN_SIDE_PX:
-        findings.append(_mended("D105", policies.zero_area, where, f"{shown} has no area", "it was dropped"))
-        return None, findings
-    return (None if any(item.severity == "error" for item in findings) else clipped), findings
+def wanted(sample: Sample, policies: Policies) -> bool:
+    """Whether the sample's image will be recorded if nothing is wrong with it."""
+    return sample.annotation is not None or (policies.unlabelled == "fix" and not sample.faults)
 
 
 def _check_sample(
-    sample: Sample, label_map: LabelMap | None, policies: Policies,
+    sample: Sample, seen: Seen, labeller: Labeller, options: CheckOptions,
 ) -> tuple[CheckedSample | None, list[Finding]]:
-    findings = list(sample.faults)
-    annotation = sample.annotation
-    if annotation is None or sample.image is None:
-        if annotation and not findings:
-            fix = f"put {claimed_name(annotation) or 'the image'} into the image folder, or delete the annotation"
-            findings.append(Finding("D106", "warning", str(annotation.path), "it has no image and was skipped", fix))
+    policies = options.policies
+    findings = [_by_policy(fault, policies) for fault in sample.faults]
+    if sample.image is None or not wanted(sample, policies):
+        missing = sample.image is None and sample.annotation and not findings
+        return None, [*findings, _missing(sample.annotation, policies)] if missing and sample.annotation else findings
+    if seen.probe is None:
+        found = [_unreadable(seen.fault, policies)] if seen.fault else []
+        return None, findings + found
+    annotation = sample.annotation or Annotation(Path(sample.name), "", 0, 0, Boxes())
+    findings += _check_name(sample, annotation)
+    prepared, found = prepare_image(
+        annotation, seen.probe, policies, options.max_side, sample.image.promised, str(sample.image),
+    )
+    findings += found
+    if prepared is None:
         return None, findings
-    try:
-        probe = probe_image(sample.image)
-    except DataError as err:
-        return None, [*findings, Finding(err.code, "error", err.on, err.found, err.fix)]
-    findings += _check_file(sample.image, annotation, probe, policies)
-    findings += _check_frame(annotation, probe, policies)
-    boxes = []
-    for box in annotation.boxes:
-        kept, found = check_box(box, probe.width, probe.height, policies)
-        findings += (replace(finding, where=f"{annotation.path}{finding.where}") for finding in found)
-        if kept:
-            boxes.append(kept)
-    if label_map:
-        findings += _unknown_labels(annotation, label_map)
+    boxes, found = place_boxes(annotation, prepared.frame, labeller, policies)
+    findings += found
+    if len(boxes) != len(annotation.boxes):
+        findings += _uneven(sample.image)
     if any(finding.severity == "error" for finding in findings):
         return None, findings
-    return CheckedSample(sample.name, sample.image, probe, tuple(boxes), sample.given), findings
+    frame, probe = prepared.frame, seen.probe
+    return CheckedSample(
+        sample.name, sample.image, probe, boxes, frame.width, frame.height, probe.sha256, prepared.conversion,
+        sample.given,
+    ), findings
 
 
-def _check_file(image: Path, annotation: Annotation, probe: ImageProbe, policies: Policies) -> Iterator[Finding]:
-    if promised_format(image) != probe.format:
-        found = f"the file is a {probe.format.upper()}, its name ends with {image.suffix!r}"
-        yield _mended("D106", policies.format, str(image), found, f"it is recorded as {probe.format}")
-    claimed = claimed_name(annotation)
-    if claimed and claimed != image.name:
-        found = f"<filename> is {claimed!r}, the image {image.name!r} was taken by its name"
+def _by_policy(fault: Finding, policies: Policies) -> Finding:
+    """A fault of reading: D104 errors are the annotation policy's matter, all others stand."""
+    if fault.code == "D104" and fault.severity == "error" and policies.annotation == "warn":
+        return replace(fault, severity="warning", fix=LEFT_OUT)
+    return fault
+
+
+def _unreadable(fault: DataError, policies: Policies) -> Finding:
+    return judged("D106", policies.image, fault.on, fault.found, fault.fix, fault.fix)
+
+
+def _missing(annotation: Annotation, policies: Policies) -> Finding:
+    fix = f"put {annotation.claimed or 'the image'} into the image folder, or delete the annotation"
+    return judged("D106", policies.missing_image, str(annotation.path), _no_image(annotation), fix, fix)
+
+
+def _no_image(annotation: Annotation) -> str:
+    return f"there is no image {annotation.claimed}" if annotation.claimed else "it has no image"
+
+
+def _check_name(sample: Sample, annotation: Annotation) -> Iterator[Finding]:
+    claimed, name = annotation.claimed, PurePosixPath(sample.name).name
+    if annotation.stem and claimed and claimed != name and sample.image and sample.image.promised:
+        found = f"<filename> is {claimed!r}, the image {name!r} was taken by its name"
         yield Finding("D106", "warning", str(annotation.path), found, "correct <filename> if that is right")
 
 
-def _check_frame(annotation: Annotation, probe: ImageProbe, policies: Policies) -> Iterator[Finding]:
-    """Whether the boxes were drawn on the pixels that the trainer will see.
-
-    TensorFlow ignores EXIF; labelling tools differ. Only a declared size equal to the stored one, where the two views
-    differ in size, proves that the boxes fit.
-    """
-    declared, real = (annotation.width, annotation.height), (probe.width, probe.height)
-    where = str(annotation.path)
-    if probe.orientation != 1 and annotation.boxes:
-        if not (probe.swaps_axes and declared == real and probe.width != probe.height):
-            found = f"EXIF orientation {probe.orientation} turns the image, which the trainer ignores"
-            fix = "turn the pixels themselves (jpegtran, exiftran), then check its boxes in LabelImg"
-            yield Finding("D102", "error", where, found, fix)
-            return
-        yield Finding("D102", "warning", where, "the image is trained as stored, on its side", "turn its pixels")
-    if declared not in (real, (0, 0)):
-        found = f"<size> is {declared[0]} x {declared[1]}, the image has {real[0]} x {real[1]} pixels"
-        yield _mended("D102", policies.size, where, found, "the real size was used, so look at its boxes in LabelImg")
+def _uneven(image: ImageSource) -> Iterator[Finding]:
+    """A record's own keys hold a value for each box, which cannot be told apart once boxes are left out."""
+    keys = [key for key in image.extras() if key.startswith("image/object/")]
+    if keys:
+        found = f"a box is left out, but {_listed(keys)} have values for all of them"
+        yield Finding("D104", "error", str(image), found, "mend the box where the records were made")
 
 
-def _unknown_labels(annotation: Annotation, label_map: LabelMap) -> Iterator[Finding]:
-    known = label_map.ids()
-    for box in annotation.boxes:
-        if box.label not in known:
-            nearest = label_map.nearest(box.label)
-            fix = f"did you mean {nearest!r}?" if nearest else "correct it, or add it to the label map"
-            where = f"{annotation.path}:{box.line}" if box.line else str(annotation.path)
-            yield Finding("D101", "error", where, f"the label {box.label!r} is not in the label map", fix)
-
-
-def _unlabelled(samples: Iterable[Sample]) -> Iterator[Finding]:
-    alone = [sample for sample in samples if sample.annotation is None and sample.image and not sample.faults]
+def _unlabelled(alone: Sequence[Sample], policies: Policies) -> Iterator[Finding]:
     if alone:
-        found = f"{len(alone)} images have no annotation and were skipped: {_listed(sample.name for sample in alone)}"
-        fix = "label them, or save an annotation without objects"
-        yield Finding("D106", "warning", str(alone[0].image), found, fix)
+        found = f"{len(alone)} images have no annotation: {_listed(sample.name for sample in alone)}"
+        done, fix = "they were taken as images without objects", "label them, or save an annotation without objects"
+        yield judged("D106", policies.unlabelled, str(alone[0].image), found, done, fix)
 
 
-def _duplicates(samples: Iterable[CheckedSample]) -> Iterator[Finding]:
+def _straddling(
+    samples: Sequence[CheckedSample], policies: Policies,
+) -> tuple[list[CheckedSample], list[Finding]]:
+    """Copies of one picture: what is odd about them, and what is kept of those on both sides of a given split."""
+    findings: list[Finding] = []
     same: defaultdict[str, list[CheckedSample]] = defaultdict(list)
     for sample in samples:
-        same[sample.probe.sha256].append(sample)
+        same[sample.group].append(sample)
+    out: set[str] = set()
     for group in same.values():
         names, where = _listed(sample.name for sample in group), str(group[0].image)
-        if len({frozenset(sample.boxes) for sample in group}) > 1:
+        if len({(sample.probe.sha256, frozenset(sample.boxes)) for sample in group}) > len({
+            sample.probe.sha256 for sample in group
+        }):
             found = f"the same picture has different boxes: {names}"
-            yield Finding("D107", "warning", where, found, "keep one of them")
-        if {sample.given for sample in group} >= {"train", "eval"}:
-            found = f"the same picture is in train and eval: {names}"
-            yield Finding("D107", "warning", where, found, "all of them evaluate, so delete those in train")
+            findings.append(Finding("D107", "warning", where, found, "keep one of them"))
+        if {sample.given for sample in group} >= set(SPLITS):
+            found, fix = f"the same picture is in train and eval: {names}", "delete one of them"
+            done = "all of them evaluate"
+            findings.append(judged("D107", policies.straddling, where, found, done, fix))
+            if policies.straddling == "warn":
+                findings[-1] = replace(findings[-1], fix="the copies that train were left out")
+                out |= {sample.name for sample in group if sample.given != "eval"}
+    return [sample for sample in samples if sample.name not in out], findings
 
 
 def _lookalikes(samples: Iterable[CheckedSample]) -> Iterator[Finding]:
     spelt: dict[str, dict[str, CheckedSample]] = {}
     for sample in samples:
-        for box in sample.boxes:
-            spelt.setdefault(box.label.casefold(), {}).setdefault(box.label, sample)
+        for label in set(sample.boxes.labels):
+            spelt.setdefault(label.casefold(), {}).setdefault(label, sample)
     for forms in spelt.values():
         if len(forms) > 1:
             found = f"labels differ only in case and become {len(forms)} classes: {_listed(sorted(forms))}"
-            yield Finding("D101", "warning", str(forms[max(forms)].image), found, "spell them alike if they are one")
-
-
-def _mended(code: str, policy: Policy, where: str, found: str, done: str) -> Finding:
-    severity: Severity = "error" if policy == "error" else "warning"
-    return Finding(code, severity, where, found, "correct it in LabelImg" if policy == "error" else done)
-
-
-def _clip(edge: float, side: int) -> float:
-    return min(max(edge, 0.0), float(side))
+            yield Finding("D101", "warning", str(forms[max(forms)].image), found, "name one of them in data.aliases")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -11,7 +11,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gcpod.data.voc import Box, to_voc
+from gcpod.data.formats.voc import to_voc
+from gcpod.data.model import Box
 from gcpod.errors import DataError
 
 if TYPE_CHECKING:

@@ -8,57 +8,106 @@ written in sorted order: protobuf leaves a map's order open, and the same input 
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from gcpod.data.check import CheckedSample
+from gcpod.data.masks import Polygons
+from gcpod.data.model import Box
+from gcpod.data.pixels import convert, shrink_mask
 from gcpod.wire import delimited, nested, packed_floats, packed_int64
 
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
 _Chunks = Sequence[bytes]
 
 
-def encode_example(sample: CheckedSample, ids: Mapping[str, int], image: bytes) -> bytes:
-    """Encodes one image with its boxes.
+@dataclass(frozen=True)
+class ExampleOptions:
+    """What a dataset's examples have in common.
 
-    ``image/encoded`` holds the image's bytes as they are. Box edges are fractions of the image's width and height (0
-    to 1). ``image/source_id`` is the path below the image folder, unique as the evaluator needs it; ``image/filename``
-    its last part.
+    Attributes:
+        ids: label map ids by label.
+        crowd: write ``image/object/is_crowd`` and ``image/object/group_of``; True where any box of the dataset is one.
+        masks: write ``image/object/mask``, a PNG for each box; True where any box of the dataset has one.
+    """
+
+    ids: Mapping[str, int]
+    crowd: bool = False
+    masks: bool = False
+
+
+def encode_example(sample: CheckedSample, options: ExampleOptions, data: bytes) -> list[bytes]:
+    """Encodes one image with its boxes; the chunks of the message, so that the image is not copied here.
+
+    ``image/encoded`` holds the image's bytes as they are, or as its conversion gives them. Box edges are fractions of
+    the image's width and height (0 to 1). ``image/source_id`` is the path below the image folder, unique as the
+    evaluator needs it; ``image/filename`` its last part.
 
     Args:
-        ids: label map ids by label; every label of the sample is in it.
-        image: the bytes of the file that ``sample.probe`` describes.
+        data: the bytes that ``sample.probe`` describes.
+
+    Raises:
+        DataError: D106; the image cannot be converted, or D104; an outline cannot be drawn.
     """
-    return b"".join(nested(1, _entries(_features(sample, ids, image))))
+    features = {**_others(sample), **_features(sample, options, data)}
+    return nested(1, [chunk for key in sorted(features) for chunk in _entry(key, features[key])])
 
 
-def _features(sample: CheckedSample, ids: Mapping[str, int], image: bytes) -> dict[str, _Chunks]:
-    probe, boxes = sample.probe, sample.boxes
-    return {
-        "image/encoded": _bytes([image]),
+def _others(sample: CheckedSample) -> dict[str, _Chunks]:
+    return {key: [feature] for key, feature in sample.image.extras().items()}
+
+
+def _features(sample: CheckedSample, options: ExampleOptions, data: bytes) -> dict[str, _Chunks]:
+    probe, boxes, conversion = sample.probe, sample.boxes, sample.conversion
+    width, height, kind, sha256 = probe.width, probe.height, str(probe.format), probe.sha256
+    if conversion:
+        data = convert(data, conversion, sample.image)
+        width, height, kind = conversion.width, conversion.height, conversion.format
+        sha256 = hashlib.sha256(data).hexdigest()
+    features = {
+        "image/encoded": _bytes([data]),
         "image/filename": _bytes([PurePosixPath(sample.name).name.encode("utf-8", "surrogateescape")]),
-        "image/format": _bytes([probe.format.encode()]),
-        "image/height": _int64([probe.height]),
-        "image/key/sha256": _bytes([probe.sha256.encode()]),
-        "image/object/bbox/xmax": _floats([box.xmax / probe.width for box in boxes]),
-        "image/object/bbox/xmin": _floats([box.xmin / probe.width for box in boxes]),
-        "image/object/bbox/ymax": _floats([box.ymax / probe.height for box in boxes]),
-        "image/object/bbox/ymin": _floats([box.ymin / probe.height for box in boxes]),
-        "image/object/class/label": _int64([ids[box.label] for box in boxes]),
-        "image/object/class/text": _bytes([box.label.encode() for box in boxes]),
+        "image/format": _bytes([kind.encode()]),
+        "image/height": _int64([height]),
+        "image/key/sha256": _bytes([sha256.encode()]),
+        "image/object/bbox/xmax": _floats([box.xmax / sample.width for box in boxes]),
+        "image/object/bbox/xmin": _floats([box.xmin / sample.width for box in boxes]),
+        "image/object/bbox/ymax": _floats([box.ymax / sample.height for box in boxes]),
+        "image/object/bbox/ymin": _floats([box.ymin / sample.height for box in boxes]),
+        "image/object/class/label": _int64([options.ids[label] for label in boxes.labels]),
+        "image/object/class/text": _bytes([label.encode() for label in boxes.labels]),
         "image/object/difficult": _int64([int(box.difficult) for box in boxes]),
         "image/object/truncated": _int64([int(box.truncated) for box in boxes]),
         "image/object/view": _bytes([box.pose.encode() for box in boxes]),
         "image/source_id": _bytes([sample.name.encode("utf-8", "surrogateescape")]),
-        "image/width": _int64([probe.width]),
+        "image/width": _int64([width]),
     }
+    if options.crowd:
+        crowd = _int64([int(box.crowd) for box in boxes])
+        features |= {"image/object/is_crowd": crowd, "image/object/group_of": crowd}
+    if options.masks:
+        features["image/object/mask"] = _bytes([_mask(box, sample) for box in boxes])
+    return features
 
 
-def _entries(features: Mapping[str, _Chunks]) -> list[bytes]:
-    chunks: list[bytes] = []
-    for key in sorted(features):
-        chunks += nested(1, [delimited(1, key.encode()), *nested(2, features[key])])
-    return chunks
+def _mask(box: Box, sample: CheckedSample) -> bytes:
+    """The outline as a PNG of the recorded image's size; the whole box where it has none."""
+    drawn = (box.mask or _rectangle(box)).png(sample.width, sample.height)
+    if sample.conversion and (sample.conversion.width, sample.conversion.height) != (sample.width, sample.height):
+        return shrink_mask(drawn, sample.conversion.width, sample.conversion.height, sample.image)
+    return drawn
+
+
+def _rectangle(box: Box) -> Polygons:
+    ring = (box.xmin, box.ymin, box.xmax, box.ymin, box.xmax, box.ymax, box.xmin, box.ymax)
+    return Polygons((array("d", ring),))
+
+
+def _entry(key: str, feature: _Chunks) -> list[bytes]:
+    return nested(1, [delimited(1, key.encode()), *nested(2, feature)])
 
 
 def _bytes(values: Sequence[bytes]) -> _Chunks:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gcpod.checksums import file_crc32c
 from gcpod.data.labelmap import LabelMap, read_pbtxt
-from gcpod.data.split import SPLITS, Split
+from gcpod.data.model import SPLITS, Split
 from gcpod.errors import DataError, SpecError
 from gcpod.status import Finding
 from gcpod.uris import inside

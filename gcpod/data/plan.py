@@ -7,15 +7,25 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
+from typing import Final, Literal
 
 from gcpod.data.check import CheckedSample
+from gcpod.data.examples import ExampleOptions
 from gcpod.data.labelmap import LabelMap, render_pbtxt
-from gcpod.data.split import SPLITS, Split, plan_split
-from gcpod.errors import DataError
+from gcpod.data.model import SPLITS, Box, Split
+from gcpod.data.pixels import library_version
+from gcpod.data.split import Picture, plan_split
+from gcpod.errors import DataError, SpecError
 from gcpod.status import Finding
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the digest: raised whenever the same plan would give other bytes."""
+
+SHARD_BYTES: Final = 128 << 20
+"""Default size of a shard: "ideally 100 MB or more" (https://www.tensorflow.org/tutorials/load_data/tfrecord)."""
+
+Compression = Literal["none", "gzip"]
+SUFFIXES: Final[dict[Compression, str]] = {"none": ".tfrecord", "gzip": ".tfrecord.gz"}
 
 _EXAMPLE_OVERHEAD_BYTES = 1024
 
@@ -42,6 +52,8 @@ class DatasetPlan:
     shards: tuple[ShardPlan, ...]
     findings: tuple[Finding, ...]
     digest: str
+    example: ExampleOptions
+    compression: Compression = "none"
 
     def samples(self, split: Split) -> tuple[CheckedSample, ...]:
         return tuple(sample for shard in self.shards if shard.split == split for sample in shard.samples)
@@ -54,17 +66,31 @@ class DatasetPlan:
         ids = self.label_map.ids()
         counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         for shard in self.shards:
-            counts[shard.split].update(box.label for sample in shard.samples for box in sample.boxes)
+            for sample in shard.samples:
+                counts[shard.split].update(sample.boxes.labels)
         labels = sorted(set().union(*counts.values()), key=lambda label: (ids[label], label))
         return {split: {label: counts[split][label] for label in labels} for split in SPLITS}
 
 
+@dataclass(frozen=True)
+class PlanOptions:
+    """How the samples are dealt.
+
+    Attributes:
+        eval_fraction: share of the images that evaluates, between 0 and 1.
+        shard_bytes: about how large a shard gets; a larger image makes a larger shard.
+        shard_examples: the most images of a shard; None for no limit.
+        compression: "gzip" or "none"; a shard's size is meant before compression.
+    """
+
+    eval_fraction: float = 0.1
+    shard_bytes: int = SHARD_BYTES
+    shard_examples: int | None = None
+    compression: Compression = "none"
+
+
 def plan_dataset(
-    samples: Sequence[CheckedSample],
-    label_map: LabelMap | None = None,
-    *,
-    eval_fraction: float = 0.1,
-    shard_bytes: int,
+    samples: Sequence[CheckedSample], label_map: LabelMap | None = None, options: PlanOptions | None = None,
     findings: tuple[Finding, ...] = (),
 ) -> DatasetPlan:
     """Splits the samples, derives the label map where none is imposed, and deals the samples to shards.
@@ -72,56 +98,77 @@ def plan_dataset(
     Within a split the order is that of the images' SHA-256: as good as shuffled for training, and the same whatever the
     files are called.
 
-    Args:
-        shard_bytes: about how large a shard gets; a larger image makes a larger shard.
-
     Raises:
         DataError: no boxes at all, or fewer than two distinct pictures, of which one could evaluate.
-        SpecError: the eval fraction is not between 0 and 1.
+        SpecError: the eval fraction is not between 0 and 1, or a shard could hold nothing.
     """
-    labels = {box.label for sample in samples for box in sample.boxes}
+    options = options or PlanOptions()
+    if options.shard_bytes < 1 or (options.shard_examples is not None and options.shard_examples < 1):
+        size = f"{options.shard_bytes} bytes and {options.shard_examples} examples"
+        raise SpecError("building shards of", size, "a shard would hold nothing", f"use {SHARD_BYTES} bytes")
+    labels = {label for sample in samples for label in set(sample.boxes.labels)}
     if not labels:
         raise DataError(
             "planning the records of", f"{len(samples)} images", "there is not one usable box in their annotations",
-            "draw boxes in LabelImg and save them as Pascal VOC",
+            "draw boxes in a labelling tool, or see why they were left out",
         )
-    if len({sample.probe.sha256 for sample in samples}) < 2:
+    if len({sample.group for sample in samples}) < 2:
         raise DataError(
             "splitting", f"{len(samples)} images", "there is only one distinct picture, so none could evaluate",
             "label at least two",
         )
-    sides = plan_split([(sample.probe.sha256, sample.given) for sample in samples], eval_fraction)
-    shards = tuple(
-        shard
-        for split in SPLITS
-        for shard in _deal(split, [one for one, side in zip(samples, sides, strict=True) if side == split], shard_bytes)
-    )
+    pictures = [Picture(sample.group, sample.given, frozenset(sample.boxes.labels)) for sample in samples]
+    sides = plan_split(pictures, options.eval_fraction)
+    by_side = {split: [one for one, side in zip(samples, sides, strict=True) if side == split] for split in SPLITS}
+    shards = tuple(shard for split in SPLITS for shard in _deal(split, by_side[split], options))
     chosen = label_map or LabelMap.derive(labels)
-    return DatasetPlan(chosen, shards, findings, _digest(chosen, shards, findings))
+    example = ExampleOptions(
+        chosen.ids(), any(sample.boxes.crowded for sample in samples), any(sample.boxes.masked for sample in samples),
+    )
+    digest = _digest(chosen, shards, findings, options.compression)
+    return DatasetPlan(chosen, shards, findings, digest, example, options.compression)
 
 
-def _deal(split: Split, samples: Sequence[CheckedSample], shard_bytes: int) -> Iterator[ShardPlan]:
+def _deal(split: Split, samples: Sequence[CheckedSample], options: PlanOptions) -> Iterator[ShardPlan]:
     groups: list[list[CheckedSample]] = []
     room = 0
     for sample in sorted(samples, key=lambda sample: (sample.probe.sha256, sample.name)):
         size = sample.probe.size_bytes + _EXAMPLE_OVERHEAD_BYTES
-        if not groups or size > room:
+        if not groups or size > room or len(groups[-1]) == options.shard_examples:
             groups.append([])
-            room = shard_bytes
+            room = options.shard_bytes
         groups[-1].append(sample)
         room -= size
+    suffix = SUFFIXES[options.compression]
     for index, group in enumerate(groups):
-        yield ShardPlan(f"{split}-{index:05d}-of-{len(groups):05d}.tfrecord", split, tuple(group))
+        yield ShardPlan(f"{split}-{index:05d}-of-{len(groups):05d}{suffix}", split, tuple(group))
 
 
-def _digest(label_map: LabelMap, shards: Sequence[ShardPlan], findings: Sequence[Finding]) -> str:
-    total = hashlib.sha256(f"{FORMAT_VERSION}\n{render_pbtxt(label_map)}".encode())
+def _digest(
+    label_map: LabelMap, shards: Sequence[ShardPlan], findings: Sequence[Finding], compression: Compression,
+) -> str:
+    total = hashlib.sha256(f"{FORMAT_VERSION}\n{compression}\n{render_pbtxt(label_map)}".encode())
+    converted = False
     for shard in shards:
         total.update(f"{shard.name}\n".encode())
         for sample in shard.samples:
             probe = sample.probe
-            boxes = [astuple(box)[:-1] for box in sample.boxes]
-            known = [sample.name, probe.sha256, probe.format, probe.width, probe.height, boxes]
+            known = [sample.name, probe.sha256, probe.format, sample.width, sample.height]
             total.update(json.dumps(known).encode())
+            for box in sample.boxes:
+                total.update(json.dumps(_told(box, sample)).encode())
+            for key, feature in sorted(sample.image.extras().items()):
+                total.update(f"{key}\n".encode() + feature)
+            if sample.conversion:
+                converted = True
+                total.update(json.dumps(astuple(sample.conversion)).encode())
+    if converted:
+        total.update(library_version().encode())
     total.update(json.dumps([astuple(finding) for finding in findings]).encode())
     return total.hexdigest()
+
+
+def _told(box: Box, sample: CheckedSample) -> list[object]:
+    mask = hashlib.sha256(box.mask.png(sample.width, sample.height)).hexdigest() if box.mask else None
+    edges = [box.xmin, box.ymin, box.xmax, box.ymax]
+    return [box.label, *edges, box.difficult, box.truncated, box.crowd, box.pose, mask]

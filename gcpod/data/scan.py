@@ -6,128 +6,174 @@ folder, so they cannot lead out of it.
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final
+from urllib.parse import unquote
 
+from gcpod.data.files import ImageFile, walk, with_suffix
+from gcpod.data.formats.coco import read_coco
+from gcpod.data.formats.openimages import descriptions_beside
+from gcpod.data.formats.tables import read_tables
+from gcpod.data.formats.tfrecord import read_tfrecords
+from gcpod.data.formats.voc import read_voc_files
+from gcpod.data.formats.vott1 import read_vott1
+from gcpod.data.formats.yolo import read_yolo
 from gcpod.data.images import OTHER_SUFFIXES, SUFFIXES
-from gcpod.data.split import Split, given_split
-from gcpod.data.voc import Annotation, read_voc
+from gcpod.data.labelmap import LabelMap
+from gcpod.data.model import Annotation, Labels, Sample, side_of
+from gcpod.data.recognise import Source, recognise
 from gcpod.errors import DataError
-from gcpod.status import Finding, Severity
+from gcpod.status import Finding
+
+_TOP: Final = frozenset({"images", "labels", "jpegimages", "annotations"})
+"""Folders that tell images from labels, and nothing else."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """An image with its annotation, or one of them alone.
+class Scan:
+    """A dataset as it lies there.
 
     Attributes:
-        name: path relative to the image folder (of an annotation alone: to the annotation folder), with forward
-            slashes.
-        image: None for an annotation without image.
-        annotation: None for an image without annotation, or when that could not be read; then ``faults`` says why.
-        given: the side of a split that the top folder names.
-        faults: what went wrong while reading and pairing.
+        source: where the labels were found, and in which format.
+        samples: in the order of their names.
+        label_map: the one that belongs to the labels, where the format has ids.
+        faults: of the annotations as a whole, or without an image they could be told of.
     """
 
-    name: str
-    image: Path | None
-    annotation: Annotation | None
-    given: Split | None = None
+    source: Source
+    samples: tuple[Sample, ...]
+    label_map: LabelMap | None = None
     faults: tuple[Finding, ...] = ()
 
 
-def scan_dataset(images: Path, annotations: Path | None = None) -> tuple[Sample, ...]:
-    """Walks both folders and pairs what is there, in the order of the names; hidden files are passed over.
+def scan_dataset(
+    images: Path, annotations: Path | None = None, format: str = "auto", masks: bool = False,
+    listed: Sequence[str] | None = None,
+) -> Scan:
+    """Reads all annotations, walks the image folder and pairs what is there.
 
-    An annotation belongs to the image with its own relative path but for the suffix; failing that to the only image
-    left of its bare name (a flat annotation folder beside images in subfolders), failing that to the image that its
-    ``<filename>`` names.
+    An annotation of a format with a file for each image belongs to the image with its own relative path but for the
+    suffix; failing that to the only image left of its bare name (a flat annotation folder beside images in
+    subfolders), failing that, as all others, to the image that it names.
 
     Args:
-        annotations: folder of the XML files; None means beside the images.
+        images: folder of the images, or of TFRecords.
+        annotations: folder, file or pattern of the labels; None means that they lie in the image folder.
+        format: a `gcpod.data.recognise.Format` to insist on, or "auto".
+        masks: carry COCO's masks along.
+        listed: names of the images, where they are not files of a folder on this machine.
 
     Raises:
         DataError: a folder is missing or unreadable, or holds no images or no annotations at all.
     """
-    found_images = _found(images, "images", SUFFIXES.keys() | OTHER_SUFFIXES)
-    folder = images if annotations is None else annotations
-    read = {name: _read(folder / name) for name in _found(folder, "annotations", {".xml"})}
-    pairs, faults = _pair({name: read[name][0] for name in read}, found_images)
-    by_image = {image: xml for xml, image in pairs.items()}
-    samples = [
-        Sample(
-            name=image, image=images / image, given=given_split(image),
-            annotation=read[by_image[image]][0] if image in by_image else None,
-            faults=read[by_image[image]][1] if image in by_image else (),
-        )
-        for image in found_images
-    ]
-    for xml in read.keys() - pairs.keys():
-        annotation, broken = read[xml]
-        fault = (Finding("D106", *_ambiguous(folder / xml, faults[xml])),) if xml in faults else ()
-        samples.append(Sample(xml, None, annotation, given_split(xml), broken + fault))
-    return tuple(sorted(samples, key=lambda sample: sample.name))
+    source = recognise(annotations or images, format)
+    if source.format == "tfrecord":
+        labels, samples = read_tfrecords(source.files, source.folder)
+        return Scan(source, samples, labels.label_map, labels.faults)
+    labels = _read(source, masks)
+    names = _images(images) if listed is None else list(listed)
+    samples = _paired(labels, names, images)
+    return Scan(source, samples, labels.label_map, labels.faults)
 
 
-def claimed_name(annotation: Annotation) -> str:
-    """The bare file name in ``<filename>``, whichever slashes it was written with."""
-    return PureWindowsPath(annotation.filename).name
+def _read(source: Source, masks: bool) -> Labels:
+    folder, files = source.folder, source.files
+    if source.format == "vott1":
+        return read_vott1(folder)
+    if source.format == "voc":
+        return read_voc_files(folder, [path.relative_to(folder).as_posix() for path in files])
+    if source.format == "yolo":
+        return read_yolo(folder, files[0] if files else None)
+    if source.format == "coco":
+        return read_coco(files, masks)
+    descriptions = descriptions_beside(files) if source.format == "openimages" else None
+    return read_tables(files, descriptions)
 
 
-def _found(folder: Path, what: str, suffixes: Iterable[str]) -> list[str]:
-    if not folder.is_dir():
-        raise DataError(f"looking for {what} in", folder, "there is no such folder", "give an existing folder")
-    wanted = frozenset(suffixes)
-    names = sorted(name for name in _walk(folder) if PurePosixPath(name).suffix.lower() in wanted)
+def _images(folder: Path) -> list[str]:
+    names = with_suffix(walk(folder), SUFFIXES.keys() | OTHER_SUFFIXES)
     if not names:
-        fix = "put JPEG or PNG files there" if what == "images" else "label the images with LabelImg (Pascal VOC)"
-        raise DataError(f"looking for {what} in", folder, f"there are no {what} in it", fix)
+        raise DataError("looking for images in", folder, "there are no images in it", "put JPEG or PNG files there")
     return names
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    def fail(err: OSError) -> None:
-        raise DataError("reading the folder", err.filename, str(err.strerror), "make it readable") from err
-
-    for root, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        base = Path(root).relative_to(folder)
-        yield from ((base / name).as_posix() for name in files if not name.startswith("."))
-
-
-def _read(path: Path) -> tuple[Annotation | None, tuple[Finding, ...]]:
-    try:
-        return read_voc(path), ()
-    except DataError as err:
-        return None, (Finding(err.code, "error", err.on, err.found, err.fix),)
+def _paired(labels: Labels, images: Sequence[str], folder: Path) -> tuple[Sample, ...]:
+    keys: list[Annotation | str] = [*labels.annotations, *labels.broken]
+    pairs, many = _pair(keys, images)
+    by_image = {image: keys[index] for index, image in pairs.items()}
+    samples = [_sample(image, by_image.get(image), labels, folder) for image in images]
+    for index, key in enumerate(keys):
+        if index not in pairs:
+            samples.append(_alone(key, many.get(index), labels))
+    return tuple(sorted(samples, key=lambda sample: sample.name))
 
 
-def _pair(xmls: dict[str, Annotation | None], images: list[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Returns image by annotation, and the candidates of each annotation that has too many of them."""
-    exact, bare, named = (_index(images, key) for key in (_stem, _bare_stem, _base))
-    pairs: dict[str, str] = {}
-    many: dict[str, list[str]] = {}
+def _sample(image: str, key: Annotation | str | None, labels: Labels, folder: Path) -> Sample:
+    top, slash, rest = image.partition("/")
+    if slash and top.lower() in _TOP:
+        top, slash, rest = rest.partition("/")
+    given = side_of(top) if slash else None
+    if isinstance(key, Annotation):
+        return Sample(image, ImageFile(folder / image), key, key.given or given)
+    faults = () if key is None else (labels.broken[key],)
+    return Sample(image, ImageFile(folder / image), None, given, faults)
+
+
+def _alone(key: Annotation | str, candidates: list[str] | None, labels: Labels) -> Sample:
+    if isinstance(key, str):
+        return Sample(key, None, None, None, (labels.broken[key],))
+    faults = (_ambiguous(str(key.path), candidates),) if candidates else ()
+    return Sample(str(key.path), None, key, key.given, faults)
+
+
+def _pair(
+    keys: Sequence[Annotation | str], images: Sequence[str],
+) -> tuple[dict[int, str], dict[int, list[str]]]:
+    """Returns image by the number of its annotation, and the candidates of those that have too many of them."""
+    pairs: dict[int, str] = {}
+    many: dict[int, list[str]] = {}
     taken: set[str] = set()
-    for index, key in ((exact, _stem), (bare, _bare_stem), (named, None)):
-        for xml, annotation in xmls.items():
-            claimed = claimed_name(annotation) if annotation else ""
-            found = [image for image in index[key(xml) if key else claimed] if image not in taken]
-            if len(found) > 1:
-                found = [image for image in found if _base(image) == claimed] or found
-            if xml in pairs or xml in many or not found:
+    steps: tuple[tuple[Callable[[str], str], Callable[[Annotation | str], str]], ...] = (
+        (_stem, lambda key: _stem(_stem_of(key))),
+        (lambda image: image.lower(), lambda key: _claimed_path(key).lower()),
+        (_bare_stem, lambda key: _base(_stem_of(key))),
+        (_base, lambda key: key.claimed if isinstance(key, Annotation) else ""),
+        (_base, lambda key: unquote(key.claimed) if isinstance(key, Annotation) else ""),
+    )
+    for of_image, of_key in steps:
+        index = _index(images, of_image)
+        for number, key in enumerate(keys):
+            if number in pairs or number in many:
                 continue
+            wanted = of_key(key)
+            found = [image for image in index.get(wanted, ()) if image not in taken] if wanted else []
             if len(found) > 1:
-                many[xml] = found
-            else:
-                pairs[xml] = found[0]
+                claimed = key.claimed if isinstance(key, Annotation) else ""
+                found = [image for image in found if _base(image) == claimed] or found
+            if len(found) > 1:
+                many[number] = found
+            elif found:
+                pairs[number] = found[0]
                 taken.add(found[0])
     return pairs, many
 
 
-def _index(images: list[str], key: Callable[[str], str]) -> defaultdict[str, list[str]]:
+def _stem_of(key: Annotation | str) -> str:
+    return key.stem if isinstance(key, Annotation) else key
+
+
+def _claimed_path(key: Annotation | str) -> str:
+    """The claimed name as a relative path; of an absolute one its last part, as it is from another machine."""
+    if isinstance(key, str):
+        return ""
+    path = PureWindowsPath(key.filename)
+    return path.name if path.anchor else path.as_posix()
+
+
+def _index(images: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
     index: defaultdict[str, list[str]] = defaultdict(list)
     for image in images:
         index[key(image)].append(image)
@@ -135,7 +181,9 @@ def _index(images: list[str], key: Callable[[str], str]) -> defaultdict[str, lis
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
+    parts = name.split("/")
+    parts[-1] = PurePosixPath(parts[-1]).stem if PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES else parts[-1]
+    return "/".join(part for part in parts[:-1] if part.lower() not in _TOP) + "/" + parts[-1] if name else ""
 
 
 def _bare_stem(name: str) -> str:
@@ -146,6 +194,6 @@ def _base(name: str) -> str:
     return PurePosixPath(name).name
 
 
-def _ambiguous(path: Path, candidates: list[str]) -> tuple[Severity, str, str, str]:
+def _ambiguous(path: str, candidates: list[str]) -> Finding:
     found = f"{len(candidates)} images could be meant: {', '.join(candidates[:3])}"
-    return "error", str(path), found, "give each image and its annotation a name of their own"
+    return Finding("D106", "error", path, found, "give each image and its annotation a name of their own")

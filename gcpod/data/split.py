@@ -1,63 +1,122 @@
-"""Which images train and which evaluate: decided by each image's own bytes, so that the answer never depends on the
-others.
+"""Which images train and which evaluate: decided by each picture's own bytes, so that the answer hardly ever depends on
+the others.
 
-An image's score is its SHA-256 read as a fraction of 1; scores below the eval fraction evaluate. So adding, removing
-or renaming images moves no other one, and byte-identical images stay on one side (finding D107). The one exception is
-a set so small that a side would stay empty: then the image with the lowest score evaluates, or the one with the
-highest trains, and a later image with a more extreme score may take its place.
+A picture's score is its SHA-256 read as a fraction of 1; scores below the eval fraction evaluate. So adding, removing
+or renaming images moves no other one, and copies of a picture stay on one side (finding D107): near-identical ones
+share a group, and the group has the score of its lowest SHA-256.
+
+No rule that moves nothing can also hold shares exactly: independent draws are all that is left. What is held are
+bounds. The share of evaluated pictures of each class stays within half and twice the eval fraction, and a class of
+two or more pictures has one on each side; where the draw leaves them, the pictures with the most extreme scores change
+sides, and a later picture with a more extreme one may take their place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from gcpod.data.model import SPLITS, Split
 from gcpod.errors import SpecError
 
-Split = Literal["train", "eval"]
-
-SPLITS: Final[tuple[Split, Split]] = ("train", "eval")
-
-_FOLDERS: Final[dict[str, Split]] = {
-    "train": "train", "training": "train",
-    "eval": "eval", "test": "eval", "val": "eval", "valid": "eval", "validation": "eval",
-}
+_WHOLE: Final = ""
+"""Stands for a class that every picture has: neither side of the whole set stays empty."""
 
 
-def given_split(name: str) -> Split | None:
-    """What the top folder of an image's relative path ("test/a.jpg") says, or None."""
-    top, slash, _ = name.partition("/")
-    return _FOLDERS.get(top.lower()) if slash else None
+@dataclass(frozen=True)
+class Picture:
+    """What the split needs to know of an image.
+
+    Attributes:
+        group: the lowest SHA-256, in hexadecimal, of its near-identical pictures, itself included.
+        given: the side that the dataset names for it.
+        labels: of its boxes.
+    """
+
+    group: str
+    given: Split | None = None
+    labels: frozenset[str] = frozenset()
 
 
-def plan_split(images: Sequence[tuple[str, Split | None]], eval_fraction: float = 0.1) -> tuple[Split, ...]:
-    """Assigns each image, a pair of its SHA-256 in hexadecimal and `given_split`, to a split.
+def plan_split(pictures: Sequence[Picture], eval_fraction: float = 0.1) -> tuple[Split, ...]:
+    """Assigns each picture to a split.
 
-    A given split counts when both sides of it are there; images outside of its folders go by their score. A picture
-    that lies in both sides evaluates, so that nothing evaluated was trained on. Of two or more distinct pictures at
-    least one is on each side; a single one trains.
+    A given split counts when both sides of it are there; pictures that it does not name go by their score. A group
+    with a picture on either side evaluates, so that nothing evaluated was trained on.
 
     Raises:
         SpecError: the eval fraction is not between 0 and 1, both excluded.
     """
     if not 0 < eval_fraction < 1:
         raise SpecError("splitting by", eval_fraction, "the eval fraction is not between 0 and 1", "use 0.1, for one")
-    keep_given = {given for _, given in images} >= set(SPLITS)
+    keep_given = {picture.given for picture in pictures} >= set(SPLITS)
     sides: dict[str, Split] = {}
-    for sha256, given in images:
-        side = given if keep_given and given else _by_score(sha256, eval_fraction)
-        sides[sha256] = "eval" if "eval" in (side, sides.get(sha256)) else "train"
-    settled = _both_sides(sides)
-    return tuple(settled[sha256] for sha256, _ in images)
+    fixed: set[str] = set()
+    labels: defaultdict[str, set[str]] = defaultdict(lambda: {_WHOLE})
+    for picture in pictures:
+        side = picture.given if keep_given and picture.given else _by_score(picture.group, eval_fraction)
+        sides[picture.group] = "eval" if "eval" in (side, sides.get(picture.group)) else "train"
+        labels[picture.group] |= picture.labels
+        if keep_given and picture.given:
+            fixed.add(picture.group)
+    if len(sides) == 1:
+        sides = dict.fromkeys(sides, "train")
+    _Balance(sides, labels, eval_fraction).mend(fixed)
+    return tuple(sides[picture.group] for picture in pictures)
 
 
-def _by_score(sha256: str, eval_fraction: float) -> Split:
-    return "eval" if int(sha256[:16], 16) < int(eval_fraction * (1 << 64)) else "train"
+def _by_score(group: str, eval_fraction: float) -> Split:
+    return "eval" if int(group[:16], 16) < int(eval_fraction * (1 << 64)) else "train"
 
 
-def _both_sides(sides: dict[str, Split]) -> dict[str, Split]:
-    if len(sides) < 2 or len(set(sides.values())) == 2:
-        return sides if len(sides) != 1 else dict.fromkeys(sides, "train")
-    if "eval" in sides.values():
-        return {**sides, max(sides): "train"}
-    return {**sides, min(sides): "eval"}
+class _Balance:
+    """Moves as few groups as it takes to bring each class within its bounds, the rarest class first."""
+
+    def __init__(self, sides: dict[str, Split], labels: dict[str, set[str]], eval_fraction: float) -> None:
+        self.sides, self.labels, self.fraction = sides, labels, eval_fraction
+        self.members: defaultdict[str, list[str]] = defaultdict(list)
+        for group in sorted(sides):
+            for label in labels[group]:
+                self.members[label].append(group)
+        self.evaluated = Counter(label for group, side in sides.items() if side == "eval" for label in labels[group])
+
+    def mend(self, fixed: Iterable[str]) -> None:
+        held = frozenset(fixed)
+        # Rarest first; the whole set, which no class may upset, is bounded last.
+        for label in sorted(self.members, key=lambda label: (label == _WHOLE, len(self.members[label]), label)):
+            low, high = self.bounds(label)
+            for group in self.members[label]:
+                if self.evaluated[label] >= low:
+                    break
+                self.move(group, "eval", held)
+            for group in reversed(self.members[label]):
+                if self.evaluated[label] <= high:
+                    break
+                self.move(group, "train", held)
+
+    def bounds(self, label: str) -> tuple[int, int]:
+        """Fewest and most groups of a class that may evaluate."""
+        count = len(self.members[label])
+        if count < 2:
+            return 0, count
+        if label == _WHOLE:
+            return 1, count - 1
+        low = min(max(1, math.floor(self.fraction / 2 * count)), count - 1)
+        return low, max(low, min(count - 1, math.ceil(min(2 * self.fraction, (1 + self.fraction) / 2) * count)))
+
+    def move(self, group: str, side: Split, held: frozenset[str]) -> None:
+        """Moves a group unless it is there, was given, or another class would leave its bounds by it."""
+        if self.sides[group] == side or group in held:
+            return
+        step = 1 if side == "eval" else -1
+        for label in self.labels[group]:
+            low, high = self.bounds(label)
+            before, after = self.evaluated[label], self.evaluated[label] + step
+            if (low <= before <= high) and not low <= after <= high:
+                return
+        self.sides[group] = side
+        for label in self.labels[group]:
+            self.evaluated[label] += step

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from gcpod.uris import GcsUri
 TIMEOUT_S = 60.0
 PATIENCE_S = 120.0
 """How long one call is tried again while the service is out of reach."""
+CHUNK_BYTES = 8 << 20
+"""A multiple of 256 KiB (https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload)."""
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -35,6 +37,7 @@ class ObjectInfo:
     size: int
     generation: int
     crc32c: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -177,6 +180,30 @@ class Objects:
         with translated("writing", uri):
             self._blob(uri).upload_from_string(content, timeout=TIMEOUT_S, retry=self.retry)
 
+    @contextmanager
+    def writer(self, uri: GcsUri, generation: int, metadata: Mapping[str, str]) -> Iterator[Any]:
+        """A file to write an object of unknown size to, sent in parts of `CHUNK_BYTES` as they fill.
+
+        The object comes into being at the end of the block, if its generation is the given one still (0: does not
+        exist); a block that ends in an error leaves nothing.
+
+        Raises:
+            StorageError: somebody else wrote it meanwhile; or see `translated`.
+        """
+        with translated("writing", uri):
+            blob = self._blob(uri)
+            blob.metadata = dict(metadata)
+            writer = blob.open(
+                "wb", chunk_size=CHUNK_BYTES, if_generation_match=generation, timeout=TIMEOUT_S, retry=self.retry,
+                ignore_flush=True,
+            )
+            try:
+                yield writer
+            except BaseException:
+                writer.terminate()
+                raise
+            writer.close()
+
     def exists(self, uri: GcsUri) -> bool:
         with translated("looking for", uri):
             return bool(self._blob(uri).exists(timeout=TIMEOUT_S, retry=self.retry))
@@ -188,7 +215,9 @@ class Objects:
                 prefix.bucket, prefix=prefix.prefix or None, timeout=TIMEOUT_S, retry=self.retry,
             )
             return [
-                ObjectInfo(GcsUri(prefix.bucket, b.name), int(b.size), int(b.generation), b.crc32c or "")
+                ObjectInfo(
+                    GcsUri(prefix.bucket, b.name), int(b.size), int(b.generation), b.crc32c or "", b.metadata or {},
+                )
                 for b in blobs if not b.name.endswith("/")
             ]
 

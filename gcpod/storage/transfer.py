@@ -34,7 +34,7 @@ def upload_files(
     plan = plan_upload(files, objects.list(prefix))
     client = objects.session.storage
     with ThreadPoolExecutor(WORKERS) as pool:
-        moving = {pool.submit(_upload, client, upload, objects.retry): upload for upload in plan.uploads}
+        moving = {pool.submit(upload_one, client, upload, objects.retry): upload for upload in plan.uploads}
         try:
             for done in as_completed(moving):
                 done.result()
@@ -46,7 +46,12 @@ def upload_files(
     return plan
 
 
-def _upload(client: Any, upload: Upload, retry: Any) -> None:
+def upload_one(client: Any, upload: Upload, retry: Any) -> None:
+    """Moves one file; what the bucket has then is what the file had when it was planned.
+
+    Raises:
+        StorageError, AuthError: it could not be moved, or other bytes lie there.
+    """
     from google.api_core.exceptions import PreconditionFailed
 
     file = upload.file

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gcpod.data.voc import Box, to_voc
+from gcpod.data.formats.voc import to_voc
+from gcpod.data.model import Box
 from gcpod.errors import GcpodError
 
 

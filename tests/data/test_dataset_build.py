@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +17,10 @@ from gcpod import wire
 from gcpod.checksums import file_crc32c
 from gcpod.data.build import DatasetError, DatasetRequest, build_dataset
 from gcpod.data.demo import draw_demo
+from gcpod.data.formats.voc import read_voc
 from gcpod.data.labelmap import LabelItem, LabelMap
 from gcpod.data.manifest import DatasetManifest, intact, parse_manifest, read_manifest
-from gcpod.data.voc import Box, read_voc
+from gcpod.data.model import Box
 from gcpod.errors import DataError, SpecError
 from gcpod.records import read_records
 
@@ -150,21 +154,70 @@ def test_changed_input_builds_anew_and_old_shards_go(dataset: Dataset) -> None:
     assert new.num_classes == 2
 
 
-def test_a_killed_build_leaves_nothing_that_counts(dataset: Dataset) -> None:
-    request = small(dataset)
+def test_an_interrupted_build_redoes_only_what_is_missing(dataset: Dataset) -> None:
+    request = replace(small(dataset), shard_examples=3)
+    whole = build_dataset(replace(request, out=dataset.folder / "whole"))
 
     def interrupt(phase: str, done: int, _all: int) -> None:
-        if (phase, done) == ("write", 5):
+        if (phase, done) == ("write", 8):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         build_dataset(request, interrupt)
-    assert list(dataset.out.iterdir()) == []
-    left = dataset.out / ".building"
-    left.mkdir()
-    (left / "train-00000-of-00009.tfrecord").write_bytes(b"half")
-    build_dataset(request)
-    assert not left.exists()
+    [aside] = (dataset.out / ".building").iterdir()
+    names = [shard.name for shard in whole.shards]
+    left = {path.name for path in aside.iterdir()}
+    assert left == {f"{name}{end}" for name in names[:2] for end in ("", ".json")}
+    kept = aside / names[0]
+    inode = kept.stat().st_ino
+    (aside / names[1]).write_bytes(b"damaged meanwhile")
+    (aside.parent / "of another plan").mkdir()
+    ticks: list[int] = []
+    again = build_dataset(request, lambda phase, done, _: ticks.append(done) if phase == "write" else None)
+    assert again.shards == whole.shards
+    assert ticks[0] == 3
+    assert (dataset.out / names[0]).stat().st_ino == inode
+    assert sums(dataset.out) == sums(dataset.folder / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gcpod.data.build import DatasetRequest, build_dataset
+
+def die(phase, done, whole):
+    if (phase, done) == ("write", 8):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+images, out = map(Path, sys.argv[1:])
+build_dataset(DatasetRequest(images, None, out, shard_examples=3), die)
+"""
+
+
+def test_a_killed_build_leaves_no_half_shard(dataset: Dataset) -> None:
+    request = replace(small(dataset), shard_examples=3)
+    command = [sys.executable, "-c", KILLED, str(dataset.images), str(dataset.out)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert [path.name for path in dataset.out.iterdir()] == [".building"]
+    for path in dataset.out.rglob("*.tfrecord"):
+        with path.open("rb") as file:
+            assert len(list(read_records(file))) == 3
+    ticks: list[int] = []
+    manifest = build_dataset(request, lambda phase, done, _: ticks.append(done) if phase == "write" else None)
+    assert ticks[0] >= 3
+    assert intact(manifest)
+    assert not (dataset.out / ".building").exists()
+
+
+def test_one_build_at_a_time(dataset: Dataset) -> None:
+    request = small(dataset)
+
+    def meddle(phase: str, done: int, _all: int) -> None:
+        if (phase, done) == ("write", 1):
+            with pytest.raises(DataError, match="another build is writing there"):
+                build_dataset(request)
+
+    assert intact(build_dataset(request, meddle))
 
 
 def test_an_image_that_changes_meanwhile(dataset: Dataset) -> None:
@@ -183,9 +236,9 @@ def test_errors_carry_all_findings_and_write_nothing(dataset: Dataset) -> None:
     request = small(dataset)
     dataset.add("bad.jpg", Box("dgo", 1, 1, 9, 9), Box("cat", 5, 5, 5, 9))
     dataset.image("alone.jpg")
-    with pytest.raises(DatasetError, match=r"D105: .*bad\.xml:26.*and 1 more errors") as caught:
+    with pytest.raises(DatasetError, match=r"D101: .*bad\.xml:14.*and 1 more errors") as caught:
         build_dataset(replace(request, labels=("cat", "dog")))
-    assert [one.code for one in caught.value.findings] == ["D105", "D101", "D106"]
+    assert [one.code for one in caught.value.findings] == ["D101", "D105", "D106"]
     assert caught.value.exit_code == DataError.exit_code
     assert not dataset.out.exists()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
 
@@ -9,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gcpod.data.check import Policies, check_box, examine
+from gcpod.data.boxes import Frame, check_box
+from gcpod.data.check import Checked, CheckOptions, examine
 from gcpod.data.labelmap import LabelMap
+from gcpod.data.model import Box
 from gcpod.data.scan import scan_dataset
-from gcpod.data.voc import Box
 from gcpod.errors import DataError
+from gcpod.spec import Policies
 from gcpod.status import Finding
 
 from .making import Dataset, picture
@@ -21,10 +24,16 @@ from .making import Dataset, picture
 GOOD = Box("cat", 10, 10, 50, 40)
 STRICT = Policies(size="error", outside="error", reversed="error", zero_area="error", format="error")
 LENIENT = Policies(zero_area="fix")
+LEAVING_OUT = Policies(**{field.name: "warn" for field in fields(Policies)})
 
 
 def findings(dataset: Dataset, policies: Policies | None = None, labels: LabelMap | None = None) -> list[Finding]:
-    return list(examine(scan_dataset(dataset.images), labels, policies).findings)
+    return list(checked(dataset, policies, labels).findings)
+
+
+def checked(dataset: Dataset, policies: Policies | None = None, labels: LabelMap | None = None) -> Checked:
+    options = CheckOptions(label_map=labels, policies=policies or Policies())
+    return examine(scan_dataset(dataset.images).samples, options)
 
 
 def only(found: list[Finding]) -> tuple[str, str, str]:
@@ -50,9 +59,12 @@ def test_a_clean_dataset_has_no_findings(dataset: Dataset) -> None:
 def test_boxes_are_mended_or_refused_by_policy(dataset: Dataset, box: Box, code: str, mended: Box | None) -> None:
     dataset.add("a.jpg", box, GOOD)
     assert only(findings(dataset, STRICT)) == (code, "error", "a.xml:14")
-    checked = examine(scan_dataset(dataset.images), None, LENIENT)
-    assert only(list(checked.findings)) == (code, "warning", "a.xml:14")
-    assert checked.samples[0].boxes == ((mended, GOOD) if mended else (GOOD,))
+    found = checked(dataset, LENIENT)
+    assert only(list(found.findings)) == (code, "warning", "a.xml:14")
+    assert found.samples[0].boxes == ((mended, GOOD) if mended else (GOOD,))
+    left_out = checked(dataset, LEAVING_OUT)
+    assert only(list(left_out.findings)) == (code, "warning", "a.xml:14")
+    assert left_out.samples[0].boxes == (GOOD,)
 
 
 def test_by_default_zero_area_is_an_error_and_the_rest_is_mended(dataset: Dataset) -> None:
@@ -82,7 +94,7 @@ ANY = st.one_of(st.floats(), st.integers(-20, 120).map(float))
 def test_a_box_that_passes_lies_within_the_image(
     xmin: float, ymin: float, xmax: float, ymax: float, w: int, h: int,
 ) -> None:
-    box, found = check_box(Box("cat", xmin, ymin, xmax, ymax), w, h, LENIENT)
+    box, found = check_box(Box("cat", xmin, ymin, xmax, ymax), Frame(w, h), LENIENT, "a.xml:1")
     if box:
         assert 0 <= box.xmin < box.xmax <= w
         assert 0 <= box.ymin < box.ymax <= h
@@ -136,13 +148,19 @@ def test_a_png_named_jpg(dataset: Dataset) -> None:
     dataset.add("a.jpg", GOOD, data=picture(kind="PNG"))
     assert only(findings(dataset)) == ("D106", "warning", "a.jpg")
     assert only(findings(dataset, STRICT)) == ("D106", "error", "a.jpg")
-    assert examine(scan_dataset(dataset.images)).samples[0].probe.format == "png"
+    assert checked(dataset).samples[0].probe.format == "png"
 
 
-@pytest.mark.parametrize(("name", "data"), [("a.jpg", b""), ("a.jpg", picture()[:300]), ("a.bmp", picture(kind="BMP"))])
+@pytest.mark.parametrize(("name", "data"), [
+    ("a.jpg", b""), ("a.jpg", picture()[:300]), ("a.tif", picture(kind="TIFF")),
+])
 def test_images_that_stop_the_trainer(dataset: Dataset, name: str, data: bytes) -> None:
     dataset.add(name, GOOD, data=data)
+    dataset.add("good.jpg", GOOD)
     assert only(findings(dataset)) == ("D106", "error", name)
+    left_out = checked(dataset, LEAVING_OUT)
+    assert only(list(left_out.findings)) == ("D106", "warning", name)
+    assert [sample.name for sample in left_out.samples] == ["good.jpg"]
 
 
 def test_another_file_name_is_told_and_the_stem_counts(dataset: Dataset) -> None:
@@ -199,7 +217,7 @@ def test_pairing(dataset: Dataset, tmp_path: Path) -> None:
     for name, filename in (("test/a", ""), ("train/a", ""), ("b", ""), ("train/c", "c.png"), ("x", "d.jpg")):
         path = dataset.xml(f"../xml/{name}.xml", [GOOD], filename=filename or None)
         assert path.exists()
-    samples = scan_dataset(dataset.images, xmls)
+    samples = scan_dataset(dataset.images, xmls).samples
     pairs = {one.name: one.annotation.path.relative_to(xmls).as_posix() for one in samples if one.annotation}
     assert pairs == {
         "train/a.jpg": "train/a.xml", "test/a.jpg": "test/a.xml", "train/b.jpg": "b.xml", "train/c.png": "train/c.xml",
@@ -224,12 +242,14 @@ def test_hidden_files_are_passed_over(dataset: Dataset) -> None:
 
 
 def test_folders_that_hold_nothing(dataset: Dataset) -> None:
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match="there is no such file or folder"):
         scan_dataset(dataset.folder / "none")
+    dataset.xml("a.xml", [GOOD])
     with pytest.raises(DataError, match="there are no images in it"):
         scan_dataset(dataset.images)
     dataset.image("a.jpg")
-    with pytest.raises(DataError, match="there are no annotations in it"):
+    (dataset.images / "a.xml").unlink()
+    with pytest.raises(DataError, match="no labels in a format known here"):
         scan_dataset(dataset.images)
-    with pytest.raises(DataError, match="there is no such folder"):
+    with pytest.raises(DataError, match="there is no such file or folder"):
         scan_dataset(dataset.images, dataset.folder / "none")

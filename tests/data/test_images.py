@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from gcpod.data.images import parse_image, probe_image, promised_format
+from gcpod.data.files import ImageFile
+from gcpod.data.images import parse_image
 from gcpod.errors import DataError
 
 from .making import outcome, picture
@@ -33,7 +34,7 @@ def turned(orientation: int, kind: str = "JPEG") -> bytes:
 
 def test_real_photographs_are_read_as_pillow_reads_them(raccoon: Path) -> None:
     for path in sorted((raccoon / "images").iterdir()):
-        probe = probe_image(path)
+        probe = parse_image(path.read_bytes(), path)
         with Image.open(path) as image:
             assert (probe.width, probe.height, probe.mode) == (*image.size, image.mode)
             assert probe.format == str(image.format).lower()
@@ -72,12 +73,10 @@ def animated_png() -> bytes:
 
 @pytest.mark.parametrize(("data", "found"), [
     (b"", "is empty"),
-    (saved("CMYK", "JPEG"), "CMYK"),
-    (animated_png(), "animated PNG"),
-    (saved("RGB", "BMP"), "a BMP file"),
-    (saved("P", "GIF"), "a GIF file"),
     (saved("RGB", "TIFF"), "a TIFF file"),
-    (saved("RGB", "WEBP"), "a WebP file"),
+    (saved("RGB", "BMP")[:20], "cannot be decoded"),
+    (saved("P", "GIF")[:10], "cannot be decoded"),
+    (saved("RGB", "WEBP")[:20], "cannot be decoded"),
     (b"\0\0\0\x1cftypheic", "HEIC"),
     (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
     (b"hello", "no image that is known"),
@@ -103,17 +102,31 @@ def test_a_thumbnail_within_a_truncated_jpeg_does_not_hide_it() -> None:
         parse_image(whole[:-2], PATH)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No such file"):
-        probe_image(tmp_path / "none.jpg")
-
-
 def test_promised_formats() -> None:
-    promises = {"a.JPG": "jpeg", "b.jpeg": "jpeg", "c.png": "png", "d.bmp": None}
-    assert {name: promised_format(Path(name)) for name in promises} == promises
+    promises = {"a.JPG": "jpeg", "b.jpeg": "jpeg", "c.png": "png", "d.bmp": "bmp", "e.tif": None}
+    assert {name: ImageFile(Path(name)).promised for name in promises} == promises
 
 
-@given(st.data(), st.sampled_from([turned(6), picture(), turned(3, "PNG"), saved("P", "PNG")]))
+@pytest.mark.parametrize(("data", "kind", "mode", "unfit"), [
+    (saved("CMYK", "JPEG"), "jpeg", "CMYK", "a CMYK JPEG"),
+    (animated_png(), "png", "RGB", "an animated PNG"),
+    (saved("RGB", "BMP"), "bmp", "RGB", "a BMP file"),
+    (saved("P", "GIF"), "gif", "P", "a GIF file"),
+    (saved("RGB", "WEBP"), "webp", "RGB", "a WebP file"),
+])
+def test_formats_that_can_be_converted(data: bytes, kind: str, mode: str, unfit: str) -> None:
+    probe = parse_image(data, PATH)
+    assert (probe.format, probe.mode, probe.unfit) == (kind, mode, unfit)
+    assert min(probe.width, probe.height) >= 8
+
+
+WHOLE = st.sampled_from([
+    turned(6), picture(), turned(3, "PNG"), saved("P", "PNG"), saved("P", "GIF"), saved("RGB", "WEBP"),
+    saved("RGB", "BMP"),
+])
+
+
+@given(st.data(), WHOLE)
 def test_damaged_images_are_read_or_refused(data: st.DataObject, whole: bytes) -> None:
     raw = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
     for _ in range(data.draw(st.integers(0, 6)) if raw else 0):
@@ -121,7 +134,11 @@ def test_damaged_images_are_read_or_refused(data: st.DataObject, whole: bytes) -
     assert outcome(lambda: parse_image(bytes(raw), PATH)) in ("", "D106")
 
 
-STARTS = st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe1\x00\x20Exif\0\0II*\0", b""])
+STARTS = st.sampled_from([
+    b"GIF89a", b"BM", b"RIFF\0\0\0\0WEBP", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff\xe1\x00\x20Exif\0\0II*\0",
+    b"",
+])
 
 
 @given(STARTS, st.binary(max_size=60))

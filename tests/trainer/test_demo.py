@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gcpod.data.voc import read_voc
+from gcpod.data.formats.voc import read_voc
 from gcpod.jobs.reporter import Quiet
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.results.metrics import read_metrics

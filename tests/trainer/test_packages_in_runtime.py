@@ -9,7 +9,7 @@ import pytest
 
 from gcpod.data.build import DatasetRequest, build_dataset
 from gcpod.data.demo import draw_demo
-from gcpod.data.voc import read_voc
+from gcpod.data.formats.voc import read_voc
 
 from .test_configs_in_runtime import Trainer, trainer
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from gcpod.data.build import DatasetRequest, build_dataset
 from gcpod.data.demo import draw_demo
+from gcpod.data.formats.voc import read_voc, to_voc
 from gcpod.data.manifest import DatasetManifest
-from gcpod.data.voc import Annotation, Box, read_voc, to_voc
+from gcpod.data.model import Annotation, Box
 
 READER = """
 import base64, json, sys

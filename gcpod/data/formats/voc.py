@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from xml.sax import SAXParseException
 from xml.sax.handler import ContentHandler
 from xml.sax.saxutils import escape
@@ -21,45 +21,17 @@ from xml.sax.xmlreader import AttributesImpl, InputSource, Locator
 from defusedxml.common import DefusedXmlException
 from defusedxml.expatreader import DefusedExpatParser
 
+from gcpod.data.model import UNSPECIFIED, Annotation, Box, Boxes, Labels
 from gcpod.errors import DataError
+from gcpod.status import Finding
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _NOT_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no", "unspecified"})
 _MAX_DEPTH = 64
-
-
-@dataclass(frozen=True)
-class Box:
-    """One labelled rectangle; edges in pixels of the image, origin at its upper left corner, as the file states them.
-
-    Attributes:
-        line: line of ``<object>`` in the file, 0 when it does not come from a file.
-    """
-
-    label: str
-    xmin: float
-    ymin: float
-    xmax: float
-    ymax: float
-    difficult: bool = False
-    truncated: bool = False
-    pose: str = "Unspecified"
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One XML file; ``filename``, ``width`` and ``height`` (pixels) are its claims, "" and 0 where it makes none."""
-
-    path: Path
-    filename: str
-    width: int
-    height: int
-    boxes: tuple[Box, ...]
 
 
 @dataclass
@@ -90,6 +62,18 @@ def read_voc(path: Path) -> Annotation:
     return parse_voc(data, path)
 
 
+def read_voc_files(folder: Path, names: Iterable[str]) -> Labels:
+    """Reads the XML files of those names, relative to a folder; the ones that cannot be read are told as broken."""
+    annotations, broken = [], {}
+    for name in names:
+        stem = str(PurePosixPath(name).with_suffix(""))
+        try:
+            annotations.append(replace(read_voc(folder / name), stem=stem))
+        except DataError as err:
+            broken[stem] = Finding(err.code, "error", err.on, err.found, err.fix)
+    return Labels("Pascal VOC XML", tuple(annotations), broken=broken)
+
+
 def parse_voc(data: bytes, path: Path) -> Annotation:
     """Parses one annotation; ``path`` is only for messages and for the result.
 
@@ -110,7 +94,7 @@ def parse_voc(data: bytes, path: Path) -> Annotation:
         filename=filename.text if filename else "",
         width=_pixels(size, "width", path),
         height=_pixels(size, "height", path),
-        boxes=tuple(_box(item, path) for item in root.children if item.tag == "object"),
+        boxes=Boxes(_box(item, path) for item in root.children if item.tag == "object"),
     )
 
 
@@ -244,7 +228,7 @@ def _box(item: _Element, path: Path) -> Box:
         label.text, xmin, ymin, xmax, ymax,
         difficult=_flag(item.child("difficult"), path),
         truncated=_flag(item.child("truncated"), path),
-        pose=(pose.text if pose else "") or "Unspecified",
+        pose=(pose.text if pose else "") or UNSPECIFIED,
         line=item.line,
     )
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcpod.data.voc import Box, parse_voc, read_voc, to_voc
+from gcpod.data.formats.voc import parse_voc, read_voc, to_voc
+from gcpod.data.model import Box
 from gcpod.errors import DataError
 
 from .making import outcome

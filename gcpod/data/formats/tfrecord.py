@@ -1,0 +1,351 @@
+"""Existing TFRecords with the Object Detection API's keys, whoever wrote them: to be checked, split and sharded anew.
+
+Keys: https://github.com/tensorflow/models/blob/master/research/object_detection/data_decoders/tf_example_decoder.py.
+Records are read one at a time; of an image only its place in the file is kept. Text names the classes; ids do so only
+where text is missing, by the label map that lies beside the files.
+
+Files packed with gzip are known and refused: nothing in them can be found again without unpacking all before it, and
+the Object Detection API's own input reader does not unpack them either.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Final, TypeVar
+
+from gcpod.data.features import Example, parse_example, wrong_record
+from gcpod.data.labelmap import LabelMap, read_pbtxt
+from gcpod.data.model import UNSPECIFIED, Annotation, Box, Boxes, Labels, Sample, Split, side_in, side_of
+from gcpod.errors import DataError
+from gcpod.records import FRAMING_BYTES, masked_crc32c, read_records
+from gcpod.status import Finding
+
+_BOX, _OBJECT = "image/object/bbox", "image/object"
+OWN_KEYS: Final = frozenset({
+    "image/encoded", "image/filename", "image/format", "image/height", "image/key/sha256", "image/source_id",
+    "image/width", f"{_BOX}/xmax", f"{_BOX}/xmin", f"{_BOX}/ymax", f"{_BOX}/ymin", f"{_OBJECT}/class/label",
+    f"{_OBJECT}/class/text", f"{_OBJECT}/difficult", f"{_OBJECT}/group_of", f"{_OBJECT}/is_crowd",
+    f"{_OBJECT}/truncated", f"{_OBJECT}/view",
+})
+"""What is read here, and the checksum that is computed anew; every other key is carried along unread."""
+
+_NAME = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?(\.gz)?$", re.ASCII | re.IGNORECASE)
+_MAX_SIDE = (1 << 31) - 1
+_HEAD_BYTES = 12
+_GZIP = b"\x1f\x8b"
+_GZIP_WBITS = 31
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordImage:
+    """An image within a record; it is read again from the file whenever it is asked for.
+
+    Attributes:
+        path: the file of records.
+        number: the record's, from 1.
+        promised: what ``image/format`` says, "jpeg" for "jpg"; None where it says nothing.
+        start: offset of the record in the file, in bytes.
+        image_start, image_bytes: offset in the file and length of the image's bytes.
+        has_extras: whether the record has any key beyond `OWN_KEYS`.
+    """
+
+    path: Path
+    number: int
+    promised: str | None
+    start: int
+    image_start: int
+    image_bytes: int
+    has_extras: bool
+
+    def read(self) -> bytes:
+        """See `gcpod.data.model.ImageSource`.
+
+        Raises:
+            OSError: the file cannot be read or has become shorter.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.image_start)
+            data = file.read(self.image_bytes)
+        if len(data) < self.image_bytes:
+            raise OSError(errno.EIO, "the file has become shorter since it was read", str(self.path))
+        return data
+
+    def extras(self) -> dict[str, bytes]:
+        """See `gcpod.data.model.ImageSource`.
+
+        Raises:
+            OSError: the file cannot be read.
+            DataError: the record is no longer what it was.
+        """
+        if not self.has_extras:
+            return {}
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            features = parse_example(next(read_records(file), b"")).features
+        return {key: feature.raw for key, feature in features.items() if key not in OWN_KEYS}
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+
+def sniff_tfrecord(path: Path) -> bool:
+    """Whether a file starts with a record's header, packed with gzip or not. Whatever cannot be read does not."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(1 << 12)
+        if _is_header(head):
+            return True
+        return head[:2] == _GZIP and _is_header(zlib.decompressobj(_GZIP_WBITS).decompress(head, _HEAD_BYTES))
+    except (OSError, ValueError, zlib.error):
+        return False
+
+
+def record_files(place: Path) -> list[Path]:
+    """The files of records in a folder and its subfolders, in the order of their paths; none where nothing is one.
+
+    In a folder they go by their names (``*.record``, ``*.tfrecords``, ``train.record-00000-of-00010``, ``*.gz`` of
+    them…; hidden ones do not count). As soon as one of them is a file of records all of that name are returned: one
+    that is not is then a damaged shard, to be told by `read_tfrecords`, not to be passed over.
+
+    Args:
+        place: a folder; or a file, whatever its name is.
+
+    Raises:
+        DataError: D104; a folder cannot be read.
+    """
+    if not place.is_dir():
+        return [place] if sniff_tfrecord(place) else []
+
+    def fail(err: OSError) -> None:
+        raise _unreadable(Path(err.filename or place), err) from err
+
+    found: list[Path] = []
+    for root, folders, files in os.walk(place, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += (Path(root, name) for name in files if not name.startswith(".") and _NAME.search(name))
+    return sorted(found) if any(map(sniff_tfrecord, found)) else []
+
+
+def read_tfrecords(files: Sequence[Path], root: Path) -> tuple[Labels, tuple[Sample, ...]]:
+    """Reads files of records, one sample for each record.
+
+    A sample's name is ``image/source_id`` if that is a relative path, else the bare name of ``image/filename``, else
+    the file's and the record's number; a name that was there before gets ``#2``, ``#3``… A record that cannot be read
+    gives a fault (D104, at ``file:record``) and no sample. Box edges are fractions. ``is_crowd`` and ``group_of`` both
+    make a box a crowd.
+
+    The label map is the ``*.pbtxt`` beside the files or in ``root``, if there is one or all are equal. Ids that have
+    no text and no name in it make labels like "class_3", with a D101. Text and ids that contradict it are a D101 for
+    each pair, at the first record that has it.
+
+    Args:
+        files: see `record_files`.
+        root: the folder they were looked for in; folders below it ("train", "valid") may name the side.
+
+    Raises:
+        DataError: D104; a file cannot be opened, is packed with gzip, or is damaged.
+    """
+    label_map, faults = _label_map(files, root)
+    classes, taken, samples = _Classes(label_map), dict[str, int](), list[Sample]()
+    for path in files:
+        given = _side(path, root)
+        for number, start, record in _records(path):
+            place = f"{path}:{number}"
+            try:
+                example = parse_example(record)
+                annotation = _annotation(example, path, number, given, classes)
+                image = _image(example, record, path, number, start)
+                name = _name(example) or f"{path.name}-{number}"
+            except DataError as err:
+                faults.append(Finding("D104", "error", place, err.found, err.fix))
+            else:
+                samples.append(Sample(_unique(name, taken), image, annotation, given))
+    annotations = tuple(sample.annotation for sample in samples if sample.annotation)
+    return Labels("TFRecord files", annotations, label_map, (*faults, *classes.faults())), tuple(samples)
+
+
+class _Classes:
+    """Names boxes, and remembers what is wrong with ids: once each, as one cause is behind thousands of boxes."""
+
+    def __init__(self, label_map: LabelMap | None) -> None:
+        self._mapped = label_map is not None
+        self._ids = label_map.ids() if label_map else {}
+        self._names = {item.id: item.name for item in label_map.items} if label_map else {}
+        self._contradictions: dict[tuple[str, int], str] = {}
+        self._nameless: dict[int, str] = {}
+
+    def label(self, text: str, number: int | None, place: str) -> str:
+        """The label of a box by its text, without text ("") by its id; "" where it has neither."""
+        if number is None:
+            return text
+        if not text:
+            if number not in self._names:
+                self._nameless.setdefault(number, place)
+            return self._names.get(number, f"class_{number}")
+        if self._ids.get(text, number) != number or (text not in self._ids and number in self._names):
+            self._contradictions.setdefault((text, number), place)
+        return text
+
+    def faults(self) -> Iterator[Finding]:
+        for (text, number), place in self._contradictions.items():
+            known = f"is {self._names[number]!r}" if number in self._names else "does not exist"
+            found = f"the text of a box is {text!r} and its id {number}, which {known} in the label map"
+            yield Finding("D101", "error", place, found, "put the label map there that the records were written with")
+        for number, place in self._nameless.items():
+            if self._mapped:
+                found = f"a box has id {number}, which does not exist in the label map, and no text"
+                yield Finding("D101", "error", place, found, "add that id to the label map")
+            else:
+                found = f"a box has id {number} but no text, so it is called 'class_{number}'"
+                yield Finding("D101", "warning", place, found, "put the label map (*.pbtxt) beside the records")
+
+
+def _label_map(files: Sequence[Path], root: Path) -> tuple[LabelMap | None, list[Finding]]:
+    folders = {root, *(path.parent for path in files)}
+    paths = sorted(path for folder in folders for path in folder.glob("*.pbtxt") if not path.name.startswith("."))
+    maps: dict[LabelMap, Path] = {}
+    faults = []
+    for path in paths:
+        try:
+            maps.setdefault(read_pbtxt(path), path)
+        except DataError as err:
+            faults.append(Finding("D101", "error", err.on, err.found, err.fix))
+    if len(maps) > 1:
+        first, second, *_ = maps.values()
+        found = f"it differs from {first.name} in {first.parent}, so that none of them is used"
+        faults.append(Finding("D101", "warning", str(second), found, "leave one label map beside the records"))
+    return (next(iter(maps)) if len(maps) == 1 else None), faults
+
+
+def _side(path: Path, root: Path) -> Split | None:
+    """By the file's name, else by the nearest folder below the root that says anything."""
+    below = path.relative_to(root).parts[-2::-1] if path.is_relative_to(root) else ()
+    return next(filter(None, (side_in(path.name), *map(side_of, below))), None)
+
+
+def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yields number, offset of the record in the file, and payload."""
+    start = 0
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+            if head.startswith(_GZIP) and not _is_header(head):
+                raise DataError("reading records of", path, "it is packed with gzip", "unpack it (gunzip)", code="D104")
+            file.seek(0)
+            for number, record in enumerate(read_records(file), 1):
+                yield number, start, record
+                start += len(record) + FRAMING_BYTES
+    except OSError as err:
+        raise _unreadable(path, err) from err
+    except DataError as err:
+        raise DataError(err.tried, err.on, err.found, err.fix, code="D104") from err
+
+
+def _annotation(example: Example, path: Path, number: int, given: Split | None, classes: _Classes) -> Annotation:
+    filename = example.byte_string("image/filename")
+    return Annotation(
+        path=path,
+        filename=filename.decode("utf-8", "surrogateescape"),
+        width=_pixels(example, "image/width"),
+        height=_pixels(example, "image/height"),
+        boxes=Boxes(_boxes(example, number, f"{path}:{number}", classes)),
+        given=given,
+        fraction=True,
+    )
+
+
+def _boxes(example: Example, number: int, place: str, classes: _Classes) -> Iterator[Box]:
+    xmin, ymin, xmax, ymax = (example.floats(f"{_BOX}/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
+    count = len(xmin)
+    texts, poses = (
+        _column(example.texts(f"{_OBJECT}/{key}"), f"{_OBJECT}/{key}", count) for key in ("class/text", "view")
+    )
+    ids = _column(example.integers(f"{_OBJECT}/class/label"), f"{_OBJECT}/class/label", count)
+    difficult, truncated, is_crowd, group_of = (
+        _column(example.integers(f"{_OBJECT}/{flag}"), f"{_OBJECT}/{flag}", count)
+        for flag in ("difficult", "truncated", "is_crowd", "group_of")
+    )
+    for edge, values in (("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
+        if len(values) != count:
+            raise _unequal(f"{_BOX}/{edge}", len(values), count)
+    for at in range(count):
+        text = texts[at] or ""
+        label = classes.label(text if text.strip() else "", ids[at], place)
+        if not label:
+            raise wrong_record(f"box {at + 1} has neither {_OBJECT}/class/text nor {_OBJECT}/class/label")
+        yield Box(
+            label, xmin[at], ymin[at], xmax[at], ymax[at], bool(difficult[at]), bool(truncated[at]),
+            bool(is_crowd[at] or group_of[at]), poses[at] or UNSPECIFIED, line=number,
+        )
+
+
+def _column(values: Sequence[_T], key: str, count: int) -> Sequence[_T | None]:
+    if values and len(values) != count:
+        raise _unequal(key, len(values), count)
+    return values or (None,) * count
+
+
+def _image(example: Example, record: bytes, path: Path, number: int, start: int) -> RecordImage:
+    data = example.byte_string("image/encoded")
+    if not data:
+        raise wrong_record("it has no image: image/encoded is missing or empty")
+    promised = example.byte_string("image/format").decode("ascii", "replace").lower()
+    # Wherever the bytes are found first, they are the image's: equal bytes elsewhere do as well.
+    image_start = start + _HEAD_BYTES + record.find(data)
+    has_extras = not OWN_KEYS.issuperset(example.features)
+    promised = {"jpg": "jpeg"}.get(promised, promised)
+    return RecordImage(path, number, promised or None, start, image_start, len(data), has_extras)
+
+
+def _name(example: Example) -> str:
+    """A relative path that stays inside, or ""; bytes that are not UTF-8 are kept as the file system's names are."""
+    source, filename = (
+        example.byte_string(key).decode("utf-8", "surrogateescape")
+        for key in ("image/source_id", "image/filename")
+    )
+    return next(filter(_is_inside, (source, PureWindowsPath(filename).name)), "")
+
+
+def _is_inside(name: str) -> bool:
+    odd = "\\" in name or PureWindowsPath(name).drive or any(char < " " for char in name)
+    return not odd and not {"", ".", ".."} & set(name.split("/"))
+
+
+def _unique(name: str, taken: dict[str, int]) -> str:
+    """The name, or with the next ``#n``; ``taken`` holds for each name the last number that was given out."""
+    if name not in taken:
+        taken[name] = 1
+        return name
+    while (numbered := f"{name}#{taken[name] + 1}") in taken:
+        taken[name] += 1
+    taken[name] += 1
+    taken[numbered] = 1
+    return numbered
+
+
+def _pixels(example: Example, key: str) -> int:
+    number = example.integer(key)
+    if not 0 <= number <= _MAX_SIDE:
+        raise wrong_record(f"{key} is {number}")
+    return number
+
+
+def _is_header(head: bytes) -> bool:
+    return len(head) >= _HEAD_BYTES and masked_crc32c(head[:8]) == int.from_bytes(head[8:_HEAD_BYTES], "little")
+
+
+def _unequal(key: str, length: int, count: int) -> DataError:
+    return wrong_record(f"{key} has {length} values, {_BOX}/xmin has {count}")
+
+
+def _unreadable(path: Path, err: OSError) -> DataError:
+    return DataError("reading records of", path, err.strerror or str(err), "make it readable", code="D104")

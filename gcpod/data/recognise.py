@@ -1,0 +1,119 @@
+"""Which labelling tool's format lies in a folder or file: what is in the files decides, not their names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from gcpod.data.files import walk, with_suffix
+from gcpod.data.formats.coco import sniff_coco
+from gcpod.data.formats.tables import sniff_table
+from gcpod.data.formats.tfrecord import record_files, sniff_tfrecord
+from gcpod.data.formats.vott1 import sniff_vott1
+from gcpod.data.formats.yolo import sniff_yolo
+from gcpod.errors import DataError
+
+Format = Literal["voc", "vott1", "csv", "openimages", "coco", "yolo", "tfrecord"]
+
+NAMES: Final[dict[Format, str]] = {
+    "tfrecord": "TFRecords", "vott1": "VoTT 1 Pascal VOC export", "voc": "Pascal VOC XML", "yolo": "YOLO text files",
+    "coco": "COCO JSON", "openimages": "Open Images CSV", "csv": "CSV table",
+}
+"""In the order in which they win when a folder holds several: what tools write before what scripts derive from it."""
+
+_TABLES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset's labels lie.
+
+    Attributes:
+        format: of the labels.
+        folder: the folder that they were found below.
+        files: the files to read, for formats that have no folder structure of their own.
+        also: other formats that lie there and were not chosen.
+    """
+
+    format: Format
+    folder: Path
+    files: tuple[Path, ...] = ()
+    also: tuple[Format, ...] = ()
+
+
+def recognise(where: Path, wanted: str = "auto") -> Source:
+    """Finds the labels in a folder, a file, or a pattern such as ``labels/*.csv``.
+
+    Args:
+        where: the place.
+        wanted: a `Format` to insist on, or "auto".
+
+    Raises:
+        DataError: D104; there is nothing, or nothing of the format wanted.
+    """
+    found: dict[Format, tuple[Path, ...]] = {}
+    if where.is_dir():
+        folder = where
+        found = dict(_in_folder(where))
+    else:
+        folder = where.parent
+        found = dict(_in_files(_matching(where)))
+    chosen = [kind for kind in NAMES if kind in found and wanted in ("auto", kind)]
+    if not chosen:
+        what = "no labels in a format known here" if wanted == "auto" else f"nothing of the format {wanted}"
+        fix = "give the folder or file with the labels: " + ", ".join(NAMES.values())
+        raise DataError("looking for annotations in", where, what, fix, code="D104")
+    first = chosen[0]
+    return Source(first, folder, found[first], tuple(kind for kind in NAMES if kind in found and kind != first))
+
+
+def _matching(where: Path) -> list[Path]:
+    if where.exists():
+        return [where]
+    found = sorted(where.parent.glob(where.name)) if "*" in where.name and where.parent.is_dir() else []
+    if not found:
+        raise DataError("looking for annotations in", where, "there is no such file or folder", "give an existing one")
+    return found
+
+
+def _in_files(files: Sequence[Path]) -> Iterator[tuple[Format, tuple[Path, ...]]]:
+    def all_are(sniff: Callable[[Path], object]) -> bool:
+        return all(sniff(path) for path in files)
+
+    if all_are(sniff_tfrecord):
+        yield "tfrecord", tuple(files)
+    elif all_are(lambda path: path.suffix.lower() == ".xml"):
+        yield "voc", tuple(files)
+    elif all_are(lambda path: path.suffix.lower() in (".yaml", ".yml")):
+        yield "yolo", tuple(files)
+    elif all_are(sniff_coco):
+        yield "coco", tuple(files)
+    elif all_are(lambda path: sniff_table(path) == "openimages"):
+        yield "openimages", tuple(files)
+    elif all_are(sniff_table):
+        yield "csv", tuple(files)
+
+
+def _in_folder(folder: Path) -> Iterator[tuple[Format, tuple[Path, ...]]]:
+    names = walk(folder)
+    records = record_files(folder)
+    if records:
+        yield "tfrecord", tuple(records)
+    if sniff_vott1(folder):
+        yield "vott1", ()
+    xml = with_suffix(names, (".xml",))
+    if xml:
+        yield "voc", tuple(folder / name for name in xml)
+    if sniff_yolo(folder):
+        yield "yolo", ()
+    json = [folder / name for name in with_suffix(names, (".json",))]
+    coco = [path for path in json if sniff_coco(path)]
+    if coco:
+        yield "coco", tuple(coco)
+    tables = {folder / name: sniff_table(folder / name) for name in with_suffix(names, _TABLES)}
+    for kind, tools in (("openimages", ("openimages",)), ("csv", ("vott2", "tutorial"))):
+        chosen = tuple(path for path, tool in tables.items() if tool in tools)
+        if chosen:
+            yield kind, chosen  # type: ignore[misc]
