@@ -9,7 +9,7 @@ half-written end.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 import google_crc32c
@@ -39,10 +39,15 @@ def masked_crc32c(data: bytes, *more: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def frame(*payload: bytes) -> bytes:
-    """One record, its payload in one chunk or several, as it stands in the file: `FRAMING_BYTES` longer."""
+def frame(payload: bytes) -> bytes:
+    """One record as it stands in the file: `FRAMING_BYTES` longer than the payload."""
+    return b"".join(framed([payload]))
+
+
+def framed(payload: Sequence[bytes]) -> list[bytes]:
+    """One record in chunks, of a payload in chunks: none of them is copied."""
     size = sum(map(len, payload)).to_bytes(8, "little")
-    return b"".join((size, _CRC.pack(masked_crc32c(size)), *payload, _CRC.pack(masked_crc32c(b"", *payload))))
+    return [size, _CRC.pack(masked_crc32c(size)), *payload, _CRC.pack(masked_crc32c(b"", *payload))]
 
 
 def write_records(file: Writable, payloads: Iterable[bytes]) -> int:

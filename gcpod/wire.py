@@ -24,6 +24,7 @@ Value = int | bytes
 _MAX_FIELD = (1 << 29) - 1
 _MAX_VARINT_BYTES = 10
 _MASK64 = (1 << 64) - 1
+_BYTES = tuple(bytes((number,)) for number in range(0x80))
 
 
 def varint(number: int) -> bytes:
@@ -33,7 +34,7 @@ def varint(number: int) -> bytes:
         DataError: the number does not fit 64 bits.
     """
     if 0 <= number < 0x80:
-        return bytes((number,))
+        return _BYTES[number]
     if not -(1 << 63) <= number <= _MASK64:
         raise DataError("encoding the integer", number, "it needs more than 64 bits", "use a smaller number")
     rest = number & _MASK64
@@ -53,7 +54,8 @@ def tag(field: int, wire_type: int) -> bytes:
     """
     if not 1 <= field <= _MAX_FIELD:
         raise DataError("encoding the field number", field, "it is outside 1 to 2**29 - 1", "use another number")
-    return varint(field << 3 | wire_type)
+    key = field << 3 | wire_type
+    return _BYTES[key] if key < 0x80 else varint(key)
 
 
 def integer(field: int, number: int) -> bytes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import Final, Literal
 
 from gcpod.data.boxes import LEFT_OUT, Labeller, judged, place_boxes
@@ -19,7 +20,7 @@ from gcpod.data.images import ImageProbe, parse_image
 from gcpod.data.labelmap import LabelMap
 from gcpod.data.model import SPLITS, Annotation, Boxes, ImageSource, Sample, Split
 from gcpod.data.near import near_groups
-from gcpod.data.parallel import ordered
+from gcpod.data.parallel import batches, ordered
 from gcpod.data.pixels import Conversion, fingerprint, refused
 from gcpod.errors import DataError
 from gcpod.spec import Policies
@@ -110,11 +111,14 @@ def examine(
     options = options or CheckOptions()
     prints: dict[str, bytes] = {}
 
-    def look(sample: Sample) -> Seen:
-        return see(sample.image, prints, options) if sample.image and wanted(sample, options.policies) else Seen(None)
+    def look(batch: Sequence[Sample]) -> list[Seen]:
+        return [
+            see(one.image, prints, options) if one.image and wanted(one, options.policies) else Seen(None)
+            for one in batch
+        ]
 
-    seen = _counted(ordered(look, samples, _AT_ONCE), len(samples), progress)
-    return conclude(samples, seen, prints, options, faults)
+    seen = chain.from_iterable(ordered(look, batches(samples, _AT_ONCE)))
+    return conclude(samples, _counted(seen, len(samples), progress), prints, options, faults)
 
 
 def see(image: ImageSource, prints: dict[str, bytes], options: CheckOptions) -> Seen:
@@ -251,7 +255,7 @@ def _no_image(annotation: Annotation) -> str:
 
 
 def _check_name(sample: Sample, annotation: Annotation) -> Iterator[Finding]:
-    claimed, name = annotation.claimed, PurePosixPath(sample.name).name
+    claimed, name = annotation.claimed, sample.name.rpartition("/")[2]
     if annotation.stem and claimed and claimed != name and sample.image and sample.image.promised:
         found = f"<filename> is {claimed!r}, the image {name!r} was taken by its name"
         yield Finding("D106", "warning", str(annotation.path), found, "correct <filename> if that is right")

@@ -12,7 +12,8 @@ import hashlib
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import cache
+from typing import Final
 
 from gcpod.data.check import CheckedSample
 from gcpod.data.masks import Polygons
@@ -21,7 +22,7 @@ from gcpod.data.pixels import convert, shrink_mask
 from gcpod.wire import delimited, nested, packed_floats, packed_int64
 
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
-_Chunks = Sequence[bytes]
+_ENCODED: Final = "image/encoded"
 
 
 @dataclass(frozen=True)
@@ -52,38 +53,52 @@ def encode_example(sample: CheckedSample, options: ExampleOptions, data: bytes) 
     Raises:
         DataError: D106; the image cannot be converted, or D104; an outline cannot be drawn.
     """
-    features = {**_others(sample), **_features(sample, options, data)}
-    return nested(1, [chunk for key in sorted(features) for chunk in _entry(key, features[key])])
+    features = {**sample.image.extras(), **_features(sample, options)}
+    picture = _picture(sample, data)
+    entries = [_entry(key, feature) for key, feature in sorted({**features, **picture.features}.items())]
+    before = sum(key < _ENCODED for key in (features.keys() | picture.features.keys()))
+    encoded = nested(1, [_key(_ENCODED), *nested(2, nested(_BYTES_LIST, nested(1, [picture.data])))])
+    return nested(1, [*entries[:before], *encoded, *entries[before:]])
 
 
-def _others(sample: CheckedSample) -> dict[str, _Chunks]:
-    return {key: [feature] for key, feature in sample.image.extras().items()}
+@dataclass(frozen=True)
+class _Picture:
+    """The bytes that are recorded, and the features that tell of them."""
+
+    data: bytes
+    features: Mapping[str, bytes]
 
 
-def _features(sample: CheckedSample, options: ExampleOptions, data: bytes) -> dict[str, _Chunks]:
-    probe, boxes, conversion = sample.probe, sample.boxes, sample.conversion
+def _picture(sample: CheckedSample, data: bytes) -> _Picture:
+    probe, conversion = sample.probe, sample.conversion
     width, height, kind, sha256 = probe.width, probe.height, str(probe.format), probe.sha256
     if conversion:
         data = convert(data, conversion, sample.image)
         width, height, kind = conversion.width, conversion.height, conversion.format
         sha256 = hashlib.sha256(data).hexdigest()
-    features = {
-        "image/encoded": _bytes([data]),
-        "image/filename": _bytes([PurePosixPath(sample.name).name.encode("utf-8", "surrogateescape")]),
+    return _Picture(data, {
         "image/format": _bytes([kind.encode()]),
         "image/height": _int64([height]),
         "image/key/sha256": _bytes([sha256.encode()]),
-        "image/object/bbox/xmax": _floats([box.xmax / sample.width for box in boxes]),
-        "image/object/bbox/xmin": _floats([box.xmin / sample.width for box in boxes]),
-        "image/object/bbox/ymax": _floats([box.ymax / sample.height for box in boxes]),
-        "image/object/bbox/ymin": _floats([box.ymin / sample.height for box in boxes]),
-        "image/object/class/label": _int64([options.ids[label] for label in boxes.labels]),
-        "image/object/class/text": _bytes([label.encode() for label in boxes.labels]),
+        "image/width": _int64([width]),
+    })
+
+
+def _features(sample: CheckedSample, options: ExampleOptions) -> dict[str, bytes]:
+    boxes, width, height = list(sample.boxes), sample.width, sample.height
+    name = sample.name.encode("utf-8", "surrogateescape")
+    features = {
+        "image/filename": _bytes([name.rpartition(b"/")[2]]),
+        "image/object/bbox/xmax": _floats([box.xmax / width for box in boxes]),
+        "image/object/bbox/xmin": _floats([box.xmin / width for box in boxes]),
+        "image/object/bbox/ymax": _floats([box.ymax / height for box in boxes]),
+        "image/object/bbox/ymin": _floats([box.ymin / height for box in boxes]),
+        "image/object/class/label": _int64([options.ids[box.label] for box in boxes]),
+        "image/object/class/text": _bytes([box.label.encode() for box in boxes]),
         "image/object/difficult": _int64([int(box.difficult) for box in boxes]),
         "image/object/truncated": _int64([int(box.truncated) for box in boxes]),
         "image/object/view": _bytes([box.pose.encode() for box in boxes]),
-        "image/source_id": _bytes([sample.name.encode("utf-8", "surrogateescape")]),
-        "image/width": _int64([width]),
+        "image/source_id": _bytes([name]),
     }
     if options.crowd:
         crowd = _int64([int(box.crowd) for box in boxes])
@@ -106,17 +121,23 @@ def _rectangle(box: Box) -> Polygons:
     return Polygons((array("d", ring),))
 
 
-def _entry(key: str, feature: _Chunks) -> list[bytes]:
-    return nested(1, [delimited(1, key.encode()), *nested(2, feature)])
+@cache
+def _key(key: str) -> bytes:
+    """The key of a map's entry; examples share a handful of them, whatever a dataset's records bring along."""
+    return delimited(1, key.encode())
 
 
-def _bytes(values: Sequence[bytes]) -> _Chunks:
-    return nested(_BYTES_LIST, [chunk for value in values for chunk in nested(1, [value])])
+def _entry(key: str, feature: bytes) -> bytes:
+    return delimited(1, _key(key) + delimited(2, feature))
 
 
-def _floats(values: Sequence[float]) -> _Chunks:
-    return nested(_FLOAT_LIST, [packed_floats(1, values)])
+def _bytes(values: Sequence[bytes]) -> bytes:
+    return delimited(_BYTES_LIST, b"".join([delimited(1, value) for value in values]))
 
 
-def _int64(values: Sequence[int]) -> _Chunks:
-    return nested(_INT64_LIST, [packed_int64(1, values)])
+def _floats(values: Sequence[float]) -> bytes:
+    return delimited(_FLOAT_LIST, packed_floats(1, values))
+
+
+def _int64(values: Sequence[int]) -> bytes:
+    return delimited(_INT64_LIST, packed_int64(1, values))

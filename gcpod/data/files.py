@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from gcpod.data.images import SUFFIXES
 from gcpod.errors import DataError
@@ -13,22 +13,23 @@ from gcpod.errors import DataError
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image that is a file of its own."""
+    """An image that is a file of its own; ``path`` is a plain string, as there may be a million of them."""
 
-    path: Path
+    path: str
 
     @property
     def promised(self) -> str | None:
-        return SUFFIXES.get(self.path.suffix.lower())
+        return SUFFIXES.get(suffix_of(self.path))
 
     def read(self) -> bytes:
-        return self.path.read_bytes()
+        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall()
 
     def extras(self) -> Mapping[str, bytes]:
         return {}
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.path
 
 
 def walk(folder: Path) -> list[str]:
@@ -45,7 +46,12 @@ def walk(folder: Path) -> list[str]:
 def with_suffix(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
     """Those of the names that end with one of the suffixes, whatever their case."""
     wanted = frozenset(suffixes)
-    return [name for name in names if PurePosixPath(name).suffix.lower() in wanted]
+    return [name for name in names if suffix_of(name) in wanted]
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a path, lower-case and with its dot, or ""."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -54,5 +60,6 @@ def _walk(folder: Path) -> Iterator[str]:
 
     for root, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        base = Path(root).relative_to(folder)
-        yield from ((base / name).as_posix() for name in files if not name.startswith("."))
+        base = Path(root).relative_to(folder).as_posix()
+        before = "" if base == "." else f"{base}/"
+        yield from (before + name for name in files if not name.startswith("."))

@@ -11,7 +11,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Final, Literal, Protocol, overload
 
 from gcpod.data.labelmap import LabelMap
@@ -27,6 +27,7 @@ _SIDES: Final[dict[str, Split]] = {
     "validation": "eval",
 }
 _WORDS = re.compile(r"[a-z]+")
+_SLASHES, _DRIVE = re.compile(r"[/\\]"), re.compile("^[A-Za-z]:")
 UNSPECIFIED: Final = "Unspecified"
 """LabelImg's and Pascal VOC's word for a pose that nobody gave."""
 
@@ -165,7 +166,7 @@ class Annotation:
     @property
     def claimed(self) -> str:
         """The bare file name in ``filename``, whichever slashes it was written with."""
-        return PureWindowsPath(self.filename).name
+        return _DRIVE.sub("", _SLASHES.split(self.filename)[-1])
 
     def place(self, line: int) -> str:
         """``file:line`` for messages."""

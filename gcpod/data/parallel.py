@@ -1,40 +1,41 @@
-"""One function over many items by several threads, the results in the items' order and only so many of them waiting."""
+"""One function over many items by other threads, the results in the items' order and only so many of them waiting."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+CORES: Final = os.cpu_count() or 1
 
-def ordered(function: Callable[[T], R], items: Sequence[T], at_once: int = 1, waiting: int = 4) -> Iterator[R]:
+
+def ordered(function: Callable[[T], R], items: Iterable[T], workers: int = CORES, waiting: int = 4) -> Iterator[R]:
     """Yields ``function(item)`` for each item.
 
-    Reading, hashing and decoding leave Python's lock to others, so threads help where the work is mostly these.
+    Reading, hashing and decoding leave Python's lock to others, so threads help where the work is mostly these; where
+    it is not, one worker beside the caller is best, and items that take a millisecond or more each.
 
     Args:
-        at_once: items a thread takes at a time.
-        waiting: how many such batches for each core may be unfinished or untaken; bounds the memory.
+        waiting: how many items for each worker may be unfinished or untaken; bounds the memory.
     """
-    workers = os.cpu_count() or 1
-    batches = (items[start : start + at_once] for start in range(0, len(items), at_once))
-
-    def work(batch: Sequence[T]) -> list[R]:
-        return [function(item) for item in batch]
-
+    left = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        first = islice(batches, workers * waiting)
-        running: deque[Future[list[R]]] = deque(pool.submit(work, batch) for batch in first)
+        running: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(left, workers * waiting))
         try:
             while running:
                 done = running.popleft().result()
-                running.extend(pool.submit(work, batch) for batch in islice(batches, 1))
-                yield from done
+                running.extend(pool.submit(function, item) for item in islice(left, 1))
+                yield done
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in their order, so many at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))

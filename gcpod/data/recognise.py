@@ -33,14 +33,19 @@ class Source:
     Attributes:
         format: of the labels.
         folder: the folder that they were found below.
-        files: the files to read, for formats that have no folder structure of their own.
+        names: the files to read, relative to the folder, for formats that have no folder structure of their own.
         also: other formats that lie there and were not chosen.
     """
 
     format: Format
     folder: Path
-    files: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
     also: tuple[Format, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The paths of the files to read."""
+        return tuple(self.folder / name for name in self.names)
 
 
 def recognise(where: Path, wanted: str = "auto") -> Source:
@@ -53,7 +58,7 @@ def recognise(where: Path, wanted: str = "auto") -> Source:
     Raises:
         DataError: D104; there is nothing, or nothing of the format wanted.
     """
-    found: dict[Format, tuple[Path, ...]] = {}
+    found: dict[Format, tuple[str, ...]] = {}
     if where.is_dir():
         folder = where
         found = dict(_in_folder(where))
@@ -78,42 +83,43 @@ def _matching(where: Path) -> list[Path]:
     return found
 
 
-def _in_files(files: Sequence[Path]) -> Iterator[tuple[Format, tuple[Path, ...]]]:
+def _in_files(files: Sequence[Path]) -> Iterator[tuple[Format, tuple[str, ...]]]:
+    names = tuple(path.name for path in files)
+
     def all_are(sniff: Callable[[Path], object]) -> bool:
         return all(sniff(path) for path in files)
 
     if all_are(sniff_tfrecord):
-        yield "tfrecord", tuple(files)
+        yield "tfrecord", names
     elif all_are(lambda path: path.suffix.lower() == ".xml"):
-        yield "voc", tuple(files)
+        yield "voc", names
     elif all_are(lambda path: path.suffix.lower() in (".yaml", ".yml")):
-        yield "yolo", tuple(files)
+        yield "yolo", names
     elif all_are(sniff_coco):
-        yield "coco", tuple(files)
+        yield "coco", names
     elif all_are(lambda path: sniff_table(path) == "openimages"):
-        yield "openimages", tuple(files)
+        yield "openimages", names
     elif all_are(sniff_table):
-        yield "csv", tuple(files)
+        yield "csv", names
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[Format, tuple[Path, ...]]]:
+def _in_folder(folder: Path) -> Iterator[tuple[Format, tuple[str, ...]]]:
     names = walk(folder)
     records = record_files(folder)
     if records:
-        yield "tfrecord", tuple(records)
+        yield "tfrecord", tuple(path.relative_to(folder).as_posix() for path in records)
     if sniff_vott1(folder):
         yield "vott1", ()
     xml = with_suffix(names, (".xml",))
     if xml:
-        yield "voc", tuple(folder / name for name in xml)
+        yield "voc", tuple(xml)
     if sniff_yolo(folder):
         yield "yolo", ()
-    json = [folder / name for name in with_suffix(names, (".json",))]
-    coco = [path for path in json if sniff_coco(path)]
+    coco = [name for name in with_suffix(names, (".json",)) if sniff_coco(folder / name)]
     if coco:
         yield "coco", tuple(coco)
-    tables = {folder / name: sniff_table(folder / name) for name in with_suffix(names, _TABLES)}
+    tables = {name: sniff_table(folder / name) for name in with_suffix(names, _TABLES)}
     for kind, tools in (("openimages", ("openimages",)), ("csv", ("vott2", "tutorial"))):
-        chosen = tuple(path for path, tool in tables.items() if tool in tools)
+        chosen = tuple(name for name, tool in tables.items() if tool in tools)
         if chosen:
             yield kind, chosen  # type: ignore[misc]

@@ -7,13 +7,13 @@ folder, so they cannot lead out of it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
-from gcpod.data.files import ImageFile, walk, with_suffix
+from gcpod.data.files import ImageFile, suffix_of, walk, with_suffix
 from gcpod.data.formats.coco import read_coco
 from gcpod.data.formats.openimages import descriptions_beside
 from gcpod.data.formats.tables import read_tables
@@ -23,7 +23,7 @@ from gcpod.data.formats.vott1 import read_vott1
 from gcpod.data.formats.yolo import read_yolo
 from gcpod.data.images import OTHER_SUFFIXES, SUFFIXES
 from gcpod.data.labelmap import LabelMap
-from gcpod.data.model import Annotation, Labels, Sample, side_of
+from gcpod.data.model import Annotation, ImageSource, Labels, Sample, side_of
 from gcpod.data.recognise import Source, recognise
 from gcpod.errors import DataError
 from gcpod.status import Finding
@@ -73,24 +73,25 @@ def scan_dataset(
     if source.format == "tfrecord":
         labels, samples = read_tfrecords(source.files, source.folder)
         return Scan(source, samples, labels.label_map, labels.faults)
-    labels = _read(source, masks)
     names = _images(images) if listed is None else list(listed)
-    samples = _paired(labels, names, images)
+    files = {name: ImageFile(f"{images}/{name}") for name in names}
+    labels = _read(source, masks)
+    samples = _paired(labels, files)
     return Scan(source, samples, labels.label_map, labels.faults)
 
 
 def _read(source: Source, masks: bool) -> Labels:
-    folder, files = source.folder, source.files
+    folder = source.folder
     if source.format == "vott1":
         return read_vott1(folder)
     if source.format == "voc":
-        return read_voc_files(folder, [path.relative_to(folder).as_posix() for path in files])
+        return read_voc_files(folder, source.names)
     if source.format == "yolo":
-        return read_yolo(folder, files[0] if files else None)
+        return read_yolo(folder, source.files[0] if source.names else None)
     if source.format == "coco":
-        return read_coco(files, masks)
-    descriptions = descriptions_beside(files) if source.format == "openimages" else None
-    return read_tables(files, descriptions)
+        return read_coco(source.files, masks)
+    descriptions = descriptions_beside(source.files) if source.format == "openimages" else None
+    return read_tables(source.files, descriptions)
 
 
 def _images(folder: Path) -> list[str]:
@@ -100,26 +101,26 @@ def _images(folder: Path) -> list[str]:
     return names
 
 
-def _paired(labels: Labels, images: Sequence[str], folder: Path) -> tuple[Sample, ...]:
+def _paired(labels: Labels, images: Mapping[str, ImageSource]) -> tuple[Sample, ...]:
     keys: list[Annotation | str] = [*labels.annotations, *labels.broken]
-    pairs, many = _pair(keys, images)
-    by_image = {image: keys[index] for index, image in pairs.items()}
-    samples = [_sample(image, by_image.get(image), labels, folder) for image in images]
+    pairs, many = _pair(keys, list(images))
+    by_image = {name: keys[index] for index, name in pairs.items()}
+    samples = [_sample(name, image, by_image.get(name), labels) for name, image in images.items()]
     for index, key in enumerate(keys):
         if index not in pairs:
             samples.append(_alone(key, many.get(index), labels))
     return tuple(sorted(samples, key=lambda sample: sample.name))
 
 
-def _sample(image: str, key: Annotation | str | None, labels: Labels, folder: Path) -> Sample:
-    top, slash, rest = image.partition("/")
+def _sample(name: str, image: ImageSource, key: Annotation | str | None, labels: Labels) -> Sample:
+    top, slash, rest = name.partition("/")
     if slash and top.lower() in _TOP:
         top, slash, rest = rest.partition("/")
     given = side_of(top) if slash else None
     if isinstance(key, Annotation):
-        return Sample(image, ImageFile(folder / image), key, key.given or given)
+        return Sample(name, image, key, key.given or given)
     faults = () if key is None else (labels.broken[key],)
-    return Sample(image, ImageFile(folder / image), None, given, faults)
+    return Sample(name, image, None, given, faults)
 
 
 def _alone(key: Annotation | str, candidates: list[str] | None, labels: Labels) -> Sample:
@@ -169,8 +170,8 @@ def _claimed_path(key: Annotation | str) -> str:
     """The claimed name as a relative path; of an absolute one its last part, as it is from another machine."""
     if isinstance(key, str):
         return ""
-    path = PureWindowsPath(key.filename)
-    return path.name if path.anchor else path.as_posix()
+    path = key.filename.replace("\\", "/")
+    return key.claimed if path.startswith("/") or ":" in path else path
 
 
 def _index(images: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
@@ -181,17 +182,21 @@ def _index(images: Sequence[str], key: Callable[[str], str]) -> dict[str, list[s
 
 
 def _stem(name: str) -> str:
-    parts = name.split("/")
-    parts[-1] = PurePosixPath(parts[-1]).stem if PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES else parts[-1]
-    return "/".join(part for part in parts[:-1] if part.lower() not in _TOP) + "/" + parts[-1] if name else ""
+    folder, slash, last = name.rpartition("/")
+    suffix = suffix_of(last)
+    last = last[: len(last) - len(suffix)] if suffix in SUFFIXES else last
+    if not slash:
+        return last
+    return "/".join([*(part for part in folder.split("/") if part.lower() not in _TOP), last])
 
 
 def _bare_stem(name: str) -> str:
-    return PurePosixPath(name).stem
+    last = _base(name)
+    return last[: len(last) - len(suffix_of(last))]
 
 
 def _base(name: str) -> str:
-    return PurePosixPath(name).name
+    return name.rpartition("/")[2]
 
 
 def _ambiguous(path: str, candidates: list[str]) -> Finding:

@@ -104,7 +104,7 @@ def test_a_thumbnail_within_a_truncated_jpeg_does_not_hide_it() -> None:
 
 def test_promised_formats() -> None:
     promises = {"a.JPG": "jpeg", "b.jpeg": "jpeg", "c.png": "png", "d.bmp": "bmp", "e.tif": None}
-    assert {name: ImageFile(Path(name)).promised for name in promises} == promises
+    assert {name: ImageFile(name).promised for name in promises} == promises
 
 
 @pytest.mark.parametrize(("data", "kind", "mode", "unfit"), [

@@ -10,13 +10,11 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from io import BytesIO
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 from xml.sax import SAXParseException
-from xml.sax.handler import ContentHandler
 from xml.sax.saxutils import escape
-from xml.sax.xmlreader import AttributesImpl, InputSource, Locator
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.expatreader import DefusedExpatParser
@@ -34,19 +32,22 @@ _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "n
 _MAX_DEPTH = 64
 
 
-@dataclass
 class _Element:
-    tag: str
-    line: int
-    texts: list[str]
-    children: list[_Element]
+    __slots__ = ("children", "content", "line", "tag")
+
+    def __init__(self, tag: str, line: int) -> None:
+        self.tag, self.line, self.content = tag, line, ""
+        self.children: list[_Element] = []
 
     @property
     def text(self) -> str:
-        return " ".join("".join(self.texts).split())
+        return " ".join(self.content.split())
 
     def child(self, tag: str) -> _Element | None:
-        return next((item for item in self.children if item.tag == tag), None)
+        for item in self.children:
+            if item.tag == tag:
+                return item
+        return None
 
 
 def read_voc(path: Path) -> Annotation:
@@ -170,51 +171,57 @@ def _utf8(data: bytes, path: Path) -> bytes:
 
 
 def _tree(data: bytes, path: Path) -> _Element:
-    builder = _Builder(path)
-    parser = DefusedExpatParser()
-    parser.setContentHandler(builder)
-    source = InputSource()
-    source.setByteStream(BytesIO(data))
-    source.setEncoding("utf-8")
+    parser = _Parser(path)
     try:
-        parser.parse(source)
+        parser.feed(data, isFinal=True)
     except SAXParseException as err:
         line, found = err.getLineNumber() or 0, err.getMessage()
         raise _malformed(path, line, f"it is no well-formed UTF-8 XML ({found})", "save it again in LabelImg") from err
     except DefusedXmlException as err:
-        raise _malformed(path, builder.line, f"it defines entities ({type(err).__name__})", "remove them") from err
-    return builder.document.children[0]
+        found = f"it defines entities ({type(err).__name__})"
+        raise _malformed(path, parser.getLineNumber() or 0, found, "remove them") from err
+    finally:
+        # Expat holds this object by its handlers: thousands of such circles would wait for the garbage collector.
+        parser._parser = None
+    return parser.document.children[0]
 
 
-class _Builder(ContentHandler):
-    """Collects elements with their line numbers, which ElementTree does not keep."""
+class _Parser(DefusedExpatParser):
+    """Collects elements with their line numbers, which ElementTree does not keep.
+
+    Expat calls this class itself: SAX's own calls in between would double the time of a dataset's scan.
+    """
+
+    _parser: Any
+    _source: Any
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
-        self._locator: Locator | None = None
-        self.document = _Element("", 0, [], [])
+        self._source.setEncoding("utf-8")
+        self.document = _Element("", 0)
         self._open = [self.document]
 
-    @property
-    def line(self) -> int:
-        return (self._locator.getLineNumber() or 0) if self._locator else 0
+    def reset(self) -> None:
+        super().reset()
+        expat = self._parser
+        expat.buffer_text = True
+        expat.StartElementHandler, expat.EndElementHandler = self._opened, self._closed
+        expat.CharacterDataHandler = self._texted
 
-    def setDocumentLocator(self, locator: Locator) -> None:
-        self._locator = locator
-
-    def startElement(self, name: str, _attrs: AttributesImpl) -> None:
+    def _opened(self, name: str, _attributes: object) -> None:
+        line = self._parser.CurrentLineNumber
         if len(self._open) > _MAX_DEPTH:
-            raise _malformed(self._path, self.line, f"tags nest deeper than {_MAX_DEPTH}", "this is no annotation")
-        element = _Element(name, self.line, [], [])
+            raise _malformed(self._path, line, f"tags nest deeper than {_MAX_DEPTH}", "this is no annotation")
+        element = _Element(name, line)
         self._open[-1].children.append(element)
         self._open.append(element)
 
-    def endElement(self, _name: str) -> None:
+    def _closed(self, _name: str) -> None:
         self._open.pop()
 
-    def characters(self, content: str) -> None:
-        self._open[-1].texts.append(content)
+    def _texted(self, content: str) -> None:
+        self._open[-1].content += content
 
 
 def _box(item: _Element, path: Path) -> Box:

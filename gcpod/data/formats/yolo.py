@@ -301,8 +301,8 @@ def _find_config(labels: Path) -> Config:
 def _yamls(folder: Path) -> list[Path]:
     """The folder's YAML files that have a key ``names``."""
     found = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _YAML and not path.name.startswith(".") and path.is_file():
+    for path in sorted(path for path in folder.iterdir() if path.name.lower().endswith(_YAML)):
+        if not path.name.startswith(".") and path.is_file():
             with path.open("rb") as file:
                 found += [path] if _NAMES_KEY.search(file.read(MAX_BYTES)) else []
     return found
