@@ -37,7 +37,7 @@ _WAITING: Final = 2
 class DatasetError(DataError):
     """The check found errors; ``findings`` holds them and all warnings, and the error has the code of the first."""
 
-    def __init__(self, images: Path, findings: tuple[Finding, ...]) -> None:
+    def __init__(self, images: object, findings: tuple[Finding, ...]) -> None:
         errors = [finding for finding in findings if finding.severity == "error"]
         first, more = errors[0], f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
         super().__init__(f"checking {images},", first.where, first.found, first.fix + more, code=first.code)
@@ -151,7 +151,7 @@ def plan_checked(found: CheckedDataset, request: DatasetRequest) -> DatasetPlan:
     """
     if found.checked.errors:
         raise DatasetError(request.images, found.checked.findings)
-    findings = portable(found.checked.findings, request)
+    findings = relative_to(roots_of(request), found.checked.findings)
     return plan_dataset(found.checked.samples, found.label_map, request.plan_options, findings)
 
 
@@ -174,11 +174,15 @@ def write_dataset(
         raise DataError("writing the dataset to", out, found, "make room, or choose another folder") from err
 
 
-def portable(findings: tuple[Finding, ...], request: DatasetRequest) -> tuple[Finding, ...]:
-    """The findings with places relative to the two folders, so that a manifest does not depend on where they lie."""
+def roots_of(request: DatasetRequest) -> tuple[str, ...]:
+    """The folders that findings name places in, the deepest first."""
     folders = [request.images, request.annotations or request.images]
     folders += [folder.parent for folder in folders if not folder.is_dir()]
-    roots = sorted({f"{folder}/" for folder in folders}, key=len, reverse=True)
+    return tuple(sorted({f"{folder}/" for folder in folders}, key=len, reverse=True))
+
+
+def relative_to(roots: Sequence[str], findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The findings with places relative to folders, so that a manifest does not depend on where they lie."""
 
     def relative(where: str) -> str:
         return next((where.removeprefix(root) for root in roots if where.startswith(root)), where)

@@ -16,7 +16,7 @@ from gcpod.data.labelmap import LabelMap
 from gcpod.data.model import Box
 from gcpod.data.scan import scan_dataset
 from gcpod.errors import DataError
-from gcpod.spec import Policies
+from gcpod.spec import Policies, Policy
 from gcpod.status import Finding
 
 from .making import Dataset, picture
@@ -24,7 +24,8 @@ from .making import Dataset, picture
 GOOD = Box("cat", 10, 10, 50, 40)
 STRICT = Policies(size="error", outside="error", reversed="error", zero_area="error", format="error")
 LENIENT = Policies(zero_area="fix")
-LEAVING_OUT = Policies(**{field.name: "warn" for field in fields(Policies)})
+WARN: Policy = "warn"
+LEAVING_OUT = Policies(**{field.name: WARN for field in fields(Policies)})
 
 
 def findings(dataset: Dataset, policies: Policies | None = None, labels: LabelMap | None = None) -> list[Finding]:

@@ -11,9 +11,7 @@ from gcpod.data.build import DatasetRequest, build_dataset
 from gcpod.data.demo import draw_demo
 from gcpod.data.formats.voc import read_voc
 
-from .test_configs_in_runtime import Trainer, trainer
-
-__all__ = ["trainer"]
+from .conftest import Trainer
 
 IMPORT = """
 import importlib
