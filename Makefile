@@ -8,7 +8,11 @@ UV := $(shell command -v uv 2>/dev/null)
 # Compiled modules are kept, whatever the environment says: demo and tests start many processes.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-fast lint bench clean
+comma := ,
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT := $(SUDO) apt-get update -qq && $(SUDO) apt-get install -qq -y --no-install-recommends
+
+.PHONY: demo test test-fast lint bench browser clean
 
 demo: $(VENV)/.client
 	$(BIN)/gcpod demo --dir demo
@@ -27,6 +31,8 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/local_storage.py
+	$(BIN)/python benchmarks/dataset_memory.py
+	$(BIN)/python benchmarks/datasets.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,8 +45,13 @@ endef
 $(VENV)/.client: pyproject.toml | $(VENV)/bin/python
 	$(call install,.)
 
-$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(call install,.[test])
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python browser
+	$(call install,.[beam$(comma)test])
+
+# Pages are tested in a real browser.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || $(APT) chromium chromium-driver \
+	|| { [ -z "$$CI" ] && echo "install chromium and chromium-driver to test pages"; }
 
 clean:
 	rm -rf $(VENV) demo

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gcpod.api import build_in_bucket as build_in_bucket
     from gcpod.api import check as check
     from gcpod.api import connect as connect
     from gcpod.api import fetch_tensorboard as fetch_tensorboard
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from gcpod.api import upload as upload
     from gcpod.data.build import DatasetRequest as DatasetRequest
     from gcpod.data.build import build_dataset as build_dataset
+    from gcpod.data.build import check_dataset as check_dataset
+    from gcpod.data.inspect import inspect_dataset as inspect_dataset
     from gcpod.errors import GcpodError as GcpodError
     from gcpod.jobs.service import Jobs as Jobs
     from gcpod.localcloud.cloud import JobCloud as JobCloud
@@ -39,8 +42,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "gcpod.api": ("check", "connect", "fetch_tensorboard", "open_run", "run", "submit", "upload"),
-    "gcpod.data.build": ("DatasetRequest", "build_dataset"),
+    "gcpod.api": ("build_in_bucket", "check", "connect", "fetch_tensorboard", "open_run", "run", "submit", "upload"),
+    "gcpod.data.build": ("DatasetRequest", "build_dataset", "check_dataset"),
+    "gcpod.data.inspect": ("inspect_dataset",),
     "gcpod.errors": ("GcpodError",),
     "gcpod.jobs.service": ("Jobs",),
     "gcpod.localcloud.cloud": ("JobCloud",),

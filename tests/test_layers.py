@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
     "settings",
     "session",
     "data pipeline packaging",
-    "storage",
+    "beam storage",
     "jobs results",
     "prepare",
     "checks runner demo",

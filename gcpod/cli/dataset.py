@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,7 +21,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
 
 _SOURCE = (
-    click.option("--images", type=_PATH, help="Folder of images or TFRecords; default: gcpod.yaml's."),
+    click.option("--images", metavar="PATH", help="Folder of images or TFRecords; default: gcpod.yaml's."),
     click.option("--annotations", type=_PATH, help="Folder, file or pattern of labels; default: beside the images."),
     click.option("--format", "format_", metavar="FORMAT", help="voc, vott1, csv, openimages, coco, yolo, tfrecord."),
 )
@@ -102,12 +103,15 @@ def check(as_json: bool, **given: Any) -> None:
 def preview(out: Path, sheet: int, **given: Any) -> None:
     """Write a self-contained HTML page to look at before you trust the data."""
     from gcpod.data.build import check_dataset, plan_checked
-    from gcpod.data.preview import build_preview
+    from gcpod.data.preview.page import build_preview
+    from gcpod.errors import DataError
 
     request = _request(given)
     with _Bar(False) as bar:
         found = check_dataset(request, bar.update)
-    plan = None if found.checked.errors else plan_checked(found, request)
+    plan = None
+    with suppress(DataError):
+        plan = plan_checked(found, request)
     page = build_preview(found, plan, out, str(request.images), sheet)
     count, errors = len(found.checked.findings), len(found.checked.errors)
     click.echo(f"wrote {page}: {len(found.checked.samples)} images, {count} findings, {errors} of them errors")
@@ -123,10 +127,16 @@ def preview(out: Path, sheet: int, **given: Any) -> None:
 @click.option("--shard-examples", type=int, help="The most images of a shard.")
 @click.option("--gzip", is_flag=True, help="Pack the shards; the Object Detection API reads none of these.")
 @click.option("--materialise", type=_PATH, help="Copy the images into a new folder by split, too.")
+@click.option("--runner", help="Build by Apache Beam: DirectRunner, DataflowRunner… (docs/beam.md).")
+@click.option("--project", help="Of a Dataflow job.")
+@click.option("--region", help="Of a Dataflow job.")
+@click.option("--temp-location", metavar="gs://…", help="For the work files of a pipeline.")
+@click.option("--beam-option", "beam_options", multiple=True, metavar="--NAME=VALUE", help="Any other option of Beam.")
 @json_option
 def build(
     out: Path | None, to: str | None, local: bool, endpoint: str | None, shard_bytes: int | None,
-    shard_examples: int | None, gzip: bool, materialise: Path | None, as_json: bool, **given: Any,
+    shard_examples: int | None, gzip: bool, materialise: Path | None, runner: str | None, project: str | None,
+    region: str | None, temp_location: str | None, beam_options: tuple[str, ...], as_json: bool, **given: Any,
 ) -> None:
     """Build TFRecords, a label map and a manifest."""
     from gcpod.data.build import DatasetError, build_dataset
@@ -141,7 +151,12 @@ def build(
     )
     try:
         with _Bar(as_json) as bar:
-            if to is None:
+            if runner is not None:
+                manifest = _by_beam(
+                    request, given["images"], to or str(out), runner=runner, project=project, region=region,
+                    temp_location=temp_location, extra=beam_options,
+                )
+            elif to is None:
                 manifest = build_dataset(request, bar.update)
             else:
                 manifest = _into_bucket(given["file"], request, to, out is None, local, endpoint, bar)
@@ -160,6 +175,14 @@ def _into_bucket(
     return build_in_bucket(
         request, to, load_if_there(file), copy=not no_copy, local=local, endpoint=endpoint, progress=bar.update,
     )
+
+
+def _by_beam(request: DatasetRequest, images: str | None, place: str, **options: Any) -> DatasetManifest:
+    from gcpod.beam.options import BeamOptions
+    from gcpod.beam.pipeline import build_with_beam
+
+    stored = images if images and images.startswith("gs://") else None
+    return build_with_beam(request, place, BeamOptions(**options), stored, lambda text: click.echo(text, err=True))
 
 
 def _show(manifest: DatasetManifest, request: DatasetRequest, to: str | None, as_json: bool) -> None:
@@ -193,7 +216,7 @@ def _data(spec: Spec, given: dict[str, Any]) -> DataSpec:
         if given[name] is not None
     }
     if given["images"] is not None:
-        changed |= {"images": _from(spec, given["images"]), "annotations": None, "format": "auto"}
+        changed |= {"images": _from(spec, Path(given["images"])), "annotations": None, "format": "auto"}
     if given["annotations"] is not None:
         changed["annotations"] = _from(spec, given["annotations"])
     if given["format_"] is not None:

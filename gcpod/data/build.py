@@ -151,7 +151,7 @@ def plan_checked(found: CheckedDataset, request: DatasetRequest) -> DatasetPlan:
     """
     if found.checked.errors:
         raise DatasetError(request.images, found.checked.findings)
-    findings = relative_to(roots_of(request), found.checked.findings)
+    findings = portable(found.checked.findings, request)
     return plan_dataset(found.checked.samples, found.label_map, request.plan_options, findings)
 
 
@@ -174,6 +174,11 @@ def write_dataset(
         raise DataError("writing the dataset to", out, found, "make room, or choose another folder") from err
 
 
+def portable(findings: tuple[Finding, ...], request: DatasetRequest) -> tuple[Finding, ...]:
+    """The findings with places relative to the two folders, so that a manifest does not depend on where they lie."""
+    return relative_to(roots_of(request), findings)
+
+
 def roots_of(request: DatasetRequest) -> tuple[str, ...]:
     """The folders that findings name places in, the deepest first."""
     folders = [request.images, request.annotations or request.images]
@@ -182,7 +187,7 @@ def roots_of(request: DatasetRequest) -> tuple[str, ...]:
 
 
 def relative_to(roots: Sequence[str], findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    """The findings with places relative to folders, so that a manifest does not depend on where they lie."""
+    """The findings with places relative to those folders, as far as they lie in one."""
 
     def relative(where: str) -> str:
         return next((where.removeprefix(root) for root in roots if where.startswith(root)), where)

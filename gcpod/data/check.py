@@ -271,7 +271,8 @@ def _uneven(image: ImageSource) -> Iterator[Finding]:
 
 def _unlabelled(alone: Sequence[Sample], policies: Policies) -> Iterator[Finding]:
     if alone:
-        found = f"{len(alone)} images have no annotation: {_listed(sample.name for sample in alone)}"
+        count = "1 image has" if len(alone) == 1 else f"{len(alone)} images have"
+        found = f"{count} no annotation: {_listed(sample.name for sample in alone)}"
         done, fix = "they were taken as images without objects", "label them, or save an annotation without objects"
         yield judged("D106", policies.unlabelled, str(alone[0].image), found, done, fix)
 
@@ -287,9 +288,7 @@ def _straddling(
     out: set[str] = set()
     for group in same.values():
         names, where = _listed(sample.name for sample in group), str(group[0].image)
-        if len({(sample.probe.sha256, frozenset(sample.boxes)) for sample in group}) > len({
-            sample.probe.sha256 for sample in group
-        }):
+        if _disagree(group):
             found = f"the same picture has different boxes: {names}"
             findings.append(Finding("D107", "warning", where, found, "keep one of them"))
         if {sample.given for sample in group} >= set(SPLITS):
@@ -300,6 +299,16 @@ def _straddling(
                 findings[-1] = replace(findings[-1], fix="the copies that train were left out")
                 out |= {sample.name for sample in group if sample.given != "eval"}
     return [sample for sample in samples if sample.name not in out], findings
+
+
+def _disagree(group: Sequence[CheckedSample]) -> bool:
+    """Whether byte-identical pictures have different boxes."""
+    first: dict[str, CheckedSample] = {}
+    return any(
+        frozenset(other.boxes) != frozenset(sample.boxes)
+        for sample in group
+        if (other := first.setdefault(sample.probe.sha256, sample)) is not sample
+    )
 
 
 def _lookalikes(samples: Iterable[CheckedSample]) -> Iterator[Finding]:

@@ -100,7 +100,8 @@ def test_the_decoder_gives_back_every_kind_of_image(trainer: Trainer, tmp_path: 
     ))
     assert len(manifest.shards) > 3
     shards = [manifest.folder / shard.name for shard in manifest.shards]
-    found = cast(dict[str, Any], trainer(tmp_path / "packages", DECODE, manifest.label_map_path, Path("masks"), *shards))
+    packages, label_map = tmp_path / "packages", manifest.label_map_path
+    found = cast(dict[str, Any], trainer(packages, DECODE, label_map, Path("masks"), *shards))
     assert found.keys() == truth.keys()
     assert {one["shard"] for one in found.values()} == set(map(str, shards))
     for number, (name, edges) in enumerate(truth.items(), 1):
