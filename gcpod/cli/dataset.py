@@ -182,6 +182,8 @@ def _by_beam(request: DatasetRequest, images: str | None, place: str, **options:
     from gcpod.beam.pipeline import build_with_beam
 
     stored = images if images and images.startswith("gs://") else None
+    if stored and request.annotations:
+        request = dataclasses.replace(request, images=request.annotations)
     return build_with_beam(request, place, BeamOptions(**options), stored, lambda text: click.echo(text, err=True))
 
 

@@ -1,0 +1,1 @@
+"""The dataset build as an Apache Beam pipeline, for datasets beyond one machine: the same bytes by many workers."""
