@@ -21,7 +21,7 @@ from gcpod.spec import Spec
 from gcpod.specfile import load_spec
 from gcpod.status import Finding, JobInfo
 from gcpod.storage.datasets import build_and_upload, build_to_bucket
-from gcpod.storage.objects import Objects
+from gcpod.storage.objects import PATIENCE_S, Objects
 from gcpod.uris import GcsUri
 
 LOCAL_PATIENCE_S = 60.0
@@ -84,7 +84,8 @@ def build_in_bucket(
         StorageError, AuthError: the bucket cannot be written.
     """
     uri = GcsUri.parse(to)
-    objects = Objects(connect(_loaded(spec or Spec()), local=local, endpoint=endpoint))
+    session = connect(_loaded(spec or Spec()), local=local, endpoint=endpoint)
+    objects = Objects(session, LOCAL_PATIENCE_S if session.is_local else PATIENCE_S)
     objects.ensure_bucket(uri.bucket)
     make = build_and_upload if copy else build_to_bucket
     return make(request, objects, uri, progress)

@@ -15,7 +15,7 @@ from gcpod.cli.common import file_option, json_option, load_if_there, print_find
 if TYPE_CHECKING:
     from gcpod.data.build import DatasetRequest
     from gcpod.data.manifest import DatasetManifest
-    from gcpod.spec import DataSpec, Spec
+    from gcpod.spec import DataSpec, Policies, Spec
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
@@ -213,6 +213,8 @@ def _request(given: dict[str, Any], out: Path | None = None) -> DatasetRequest:
 
 
 def _data(spec: Spec, given: dict[str, Any]) -> DataSpec:
+    from gcpod.spec import DataSpec, Policies
+
     changed: dict[str, Any] = {
         name: given[name] for name in ("verify", "near_duplicates", "max_side", "masks", "eval_fraction")
         if given[name] is not None
@@ -222,14 +224,14 @@ def _data(spec: Spec, given: dict[str, Any]) -> DataSpec:
     if given["annotations"] is not None:
         changed["annotations"] = _from(spec, given["annotations"])
     if given["format_"] is not None:
-        changed["format"] = _one_of("format", given["format_"])
+        changed["format"] = _one_of(DataSpec, "format", given["format_"])
     if given["labels"] or given["label_map"]:
         label_map = given["label_map"] and _from(spec, given["label_map"])
         changed |= {"labels": given["labels"] or None, "label_map": label_map}
     if given["aliases"]:
         changed["aliases"] = {**(spec.data.aliases or {}), **_pairs("--alias", given["aliases"])}
     asked = _pairs("--policy", given["policies"])
-    policies: dict[str, Any] = {name: _one_of(name, value) for name, value in asked.items()}
+    policies: dict[str, Any] = {name: _one_of(Policies, name, value) for name, value in asked.items()}
     changed["policies"] = dataclasses.replace(spec.data.policies, **policies)
     return dataclasses.replace(spec.data, **changed)
 
@@ -247,14 +249,11 @@ def _pairs(option: str, texts: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _one_of(name: str, value: str) -> str:
+def _one_of(record: type[DataSpec] | type[Policies], name: str, value: str) -> str:
     """A value that the spec's own rule for it allows."""
-    from gcpod.spec import DataSpec, Policies
-
-    fields = {field.name: field for record in (Policies, DataSpec) for field in dataclasses.fields(record)}
-    choices = fields[name].metadata.get("choices", ()) if name in fields else ()
-    if value not in choices:
-        known = ", ".join(choices) or ", ".join(field.name for field in dataclasses.fields(Policies))
+    choices = {field.name: field.metadata.get("choices", ()) for field in dataclasses.fields(record)}
+    if value not in choices.get(name, ()):
+        known = ", ".join(choices.get(name, ()) or choices)
         raise click.UsageError(f"{name}={value} is not known; known are {known}")
     return value
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gcpod.data.labelmap import LabelMap
-from gcpod.data.model import Annotation, Box, Boxes
+from gcpod.data.model import Annotation, Box, Boxes, Mask
+from gcpod.data.pixels import shrink_mask
 from gcpod.spec import Policies, Policy
 from gcpod.status import Finding
 
@@ -91,7 +92,8 @@ def place_boxes(
             where = annotation.place(box.line)
             label, told = labeller.label(box.label, where)
             findings.extend([told] if told else [])
-            placed, found = check_box(_placed(box, label or box.label, frame), frame, policies, where)
+            moved = _placed(box, label or box.label, annotation, frame)
+            placed, found = check_box(moved, frame, policies, where)
             findings.extend(found)
             if label is not None and placed is not None:
                 yield placed
@@ -99,9 +101,25 @@ def place_boxes(
     return Boxes(kept()), findings
 
 
-def _placed(box: Box, label: str, frame: Frame) -> Box:
+def _placed(box: Box, label: str, annotation: Annotation, frame: Frame) -> Box:
     x, y = frame.scale_x, frame.scale_y
-    return replace(box, label=label, xmin=box.xmin * x, xmax=box.xmax * x, ymin=box.ymin * y, ymax=box.ymax * y)
+    mask = box.mask
+    if mask and not annotation.fraction and (x, y) != (1, 1):
+        mask = _Resized(mask, annotation.width, annotation.height)
+    xs, ys = (box.xmin * x, box.xmax * x), (box.ymin * y, box.ymax * y)
+    return replace(box, label=label, xmin=xs[0], xmax=xs[1], ymin=ys[0], ymax=ys[1], mask=mask)
+
+
+@dataclass(frozen=True, slots=True)
+class _Resized:
+    """The outline of an object in a picture that was resized since; drawn at that size, in pixels."""
+
+    mask: Mask
+    width: int
+    height: int
+
+    def png(self, width: int, height: int) -> bytes:
+        return shrink_mask(self.mask.png(self.width, self.height), width, height, "the outline")
 
 
 def check_box(box: Box, frame: Frame, policies: Policies, where: str) -> tuple[Box | None, list[Finding]]:

@@ -225,6 +225,8 @@ def _check_sample(
     findings += found
     if len(boxes) != len(annotation.boxes):
         findings += _uneven(sample.image)
+    if prepared.conversion:
+        findings += _stale(sample.image)
     if any(finding.severity == "error" for finding in findings):
         return None, findings
     frame, probe = prepared.frame, seen.probe
@@ -267,6 +269,13 @@ def _uneven(image: ImageSource) -> Iterator[Finding]:
     if keys:
         found = f"a box is left out, but {_listed(keys)} have values for all of them"
         yield Finding("D104", "error", str(image), found, "mend the box where the records were made")
+
+
+def _stale(image: ImageSource) -> Iterator[Finding]:
+    """A record's masks are pixels of the image that it holds."""
+    if "image/object/mask" in image.extras():
+        found = "its masks would not fit the image, which is turned, shrunk or converted"
+        yield Finding("D104", "error", str(image), found, "build from what the records were made of, or do without")
 
 
 def _unlabelled(alone: Sequence[Sample], policies: Policies) -> Iterator[Finding]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gcpod.data.check import CheckedSample
+from gcpod.data.formats.splitlists import HOLDERS
 from gcpod.data.formats.voc import to_voc
-from gcpod.data.model import Box, Split
+from gcpod.data.images import SUFFIXES
+from gcpod.data.model import Box, Split, side_of
 from gcpod.data.pixels import convert
 from gcpod.data.plan import DatasetPlan
 from gcpod.errors import DataError
@@ -18,8 +21,9 @@ FOLDERS: Final[dict[Split, str]] = {"train": "train", "eval": "test"}
 def materialise(plan: DatasetPlan, out: Path) -> dict[Split, int]:
     """Copies the images into ``out/train`` and ``out/test``, each with its boxes as Pascal VOC XML beside it.
 
-    Names keep their folders below the image folder, less a leading one that named the split. Images that are converted
-    are copied as they are recorded; boxes are those that are recorded, in whole pixels.
+    Names keep their folders below the image folder, less one that named the side, and get the suffix of the format
+    that is recorded. Images that are converted are copied as they are recorded; boxes are those that are recorded, in
+    whole pixels.
 
     Returns:
         the number of images by split.
@@ -27,16 +31,18 @@ def materialise(plan: DatasetPlan, out: Path) -> dict[Split, int]:
     Raises:
         DataError: the folder holds files already, two images would get one name, or a file cannot be written.
     """
-    if out.exists() and any(out.iterdir()):
-        raise DataError("copying the split to", out, "the folder is not empty", "give a new one")
     counts: dict[Split, int] = {"train": 0, "eval": 0}
     taken: set[Path] = set()
     try:
+        if out.exists() and any(out.iterdir()):
+            raise DataError("copying the split to", out, "the folder is not empty", "give a new one")
         for shard in plan.shards:
             for sample in shard.samples:
-                path = out / FOLDERS[shard.split] / _name(sample)
-                if path.with_suffix("") in taken:
-                    raise DataError("copying", sample.image, f"{path} is there already", "rename one of the images")
+                names = [out / FOLDERS[shard.split] / _named(sample, name) for name in _names(sample)]
+                path = next((path for path in names if path.with_suffix("") not in taken), None)
+                if path is None:
+                    found = f"{names[-1]} is there already"
+                    raise DataError("copying", sample.image, found, "rename one of the images")
                 taken.add(path.with_suffix(""))
                 _copy(sample, path)
                 counts[shard.split] += 1
@@ -45,13 +51,23 @@ def materialise(plan: DatasetPlan, out: Path) -> dict[Split, int]:
     return counts
 
 
-def _name(sample: CheckedSample) -> str:
+def _names(sample: CheckedSample) -> Iterator[PurePosixPath]:
+    """The sample's name without the folder that names its side, and the whole of it, should that one be taken."""
     name = PurePosixPath(sample.name)
-    parts = name.parts[1:] if sample.given and len(name.parts) > 1 else name.parts
-    suffix = f".{sample.conversion.format}" if sample.conversion and sample.conversion.why else name.suffix
-    if sample.conversion is None and not name.suffix:
-        suffix = f".{sample.probe.format}"
-    return str(PurePosixPath(*parts).with_suffix(suffix.replace(".jpeg", ".jpg")))
+    folders = name.parts[:-1]
+    at = 1 if folders and folders[0].lower() in HOLDERS else 0
+    if len(folders) > at and side_of(folders[at]):
+        yield PurePosixPath(*folders[:at], *folders[at + 1 :], name.name)
+    yield name
+
+
+def _named(sample: CheckedSample, name: PurePosixPath) -> PurePosixPath:
+    kind = sample.conversion.format if sample.conversion else sample.probe.format
+    promised = SUFFIXES.get(name.suffix.lower())
+    if promised == kind:
+        return name
+    suffix = ".jpg" if kind == "jpeg" else f".{kind}"
+    return name.with_suffix(suffix) if promised else name.with_name(name.name + suffix)
 
 
 def _copy(sample: CheckedSample, path: Path) -> None:

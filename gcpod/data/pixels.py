@@ -96,7 +96,7 @@ def fingerprint(data: bytes, where: object) -> bytes:
     with _decoding(where), Image.open(BytesIO(data)) as image:
         drafted = image.draft("RGB", (_DECODED_PX, _DECODED_PX)) if image.format == "JPEG" else None
         image.load()
-        small = image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image.convert("RGB")
+        small = _plain(image).convert("RGB")
         # A JPEG drafted at 1/8 ends with a block that its picture fills only partly.
         box = (0, 0, min(drafted[1][2], small.width), min(drafted[1][3], small.height)) if drafted else None
         cells: bytes = small.resize((GRID, GRID), Image.Resampling.BILINEAR, box=box).tobytes()
@@ -137,12 +137,15 @@ def shrink_mask(png: bytes, width: int, height: int, where: object) -> bytes:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """An image of a mode that can be shrunk and saved, without the metadata that would turn it again."""
+    """An image of a mode that can be shrunk and saved, without the metadata that would turn it again.
+
+    It holds what the trainer's decoder makes of the file: of 16 bits a sample the high byte, and no transparency, under
+    which the colours stay as they are (https://www.tensorflow.org/api_docs/python/tf/io/decode_png).
+    """
     if image.mode.startswith("I"):
-        # 16 bits a sample: the high byte is what the trainer's decoder takes of it, too.
         return image.convert("I").point(lambda value: value / 256).convert("L")
-    wanted = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGBA", "PA": "RGBA", "RGBA": "RGBA"}.get(image.mode, "RGB")
-    plain = image.convert(wanted)
+    opaque = image.convert("RGBA") if image.mode in ("P", "PA") else image
+    plain = opaque.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     plain.info = {}
     return plain
 

@@ -18,8 +18,8 @@ from gcpod.errors import DataError
 Format = Literal["voc", "vott1", "csv", "openimages", "coco", "yolo", "tfrecord"]
 
 NAMES: Final[dict[Format, str]] = {
-    "tfrecord": "TFRecords", "vott1": "VoTT 1 Pascal VOC export", "voc": "Pascal VOC XML", "yolo": "YOLO text files",
-    "coco": "COCO JSON", "openimages": "Open Images CSV", "csv": "CSV table",
+    "vott1": "VoTT 1 Pascal VOC export", "voc": "Pascal VOC XML", "yolo": "YOLO text files", "coco": "COCO JSON",
+    "openimages": "Open Images CSV", "csv": "CSV table", "tfrecord": "TFRecords",
 }
 """In the order in which they win when a folder holds several: what tools write before what scripts derive from it."""
 
@@ -78,6 +78,8 @@ def _matching(where: Path) -> list[Path]:
     if where.exists():
         return [where]
     found = sorted(where.parent.glob(where.name)) if "*" in where.name and where.parent.is_dir() else []
+    # Open Images' names of its classes lie beside its boxes, and are found there by themselves.
+    found = [path for path in found if "class-descriptions" not in path.name]
     if not found:
         raise DataError("looking for annotations in", where, "there is no such file or folder", "give an existing one")
     return found

@@ -74,9 +74,12 @@ def scan_dataset(
         labels, samples = read_tfrecords(source.files, source.folder)
         return Scan(source, samples, labels.label_map, labels.faults)
     names = _images(images) if listed is None else list(listed)
-    files = {name: ImageFile(f"{images}/{name}") for name in names}
+    if not names and "tfrecord" in source.also:
+        return scan_dataset(images, annotations, "tfrecord")
+    if not names:
+        raise DataError("looking for images in", images, "there are no images in it", "put JPEG or PNG files there")
     labels = _read(source, masks)
-    samples = _paired(labels, files)
+    samples = _paired(labels, {name: ImageFile(f"{images}/{name}") for name in names}, images)
     return Scan(source, samples, labels.label_map, labels.faults)
 
 
@@ -95,15 +98,12 @@ def _read(source: Source, masks: bool) -> Labels:
 
 
 def _images(folder: Path) -> list[str]:
-    names = with_suffix(walk(folder), SUFFIXES.keys() | OTHER_SUFFIXES)
-    if not names:
-        raise DataError("looking for images in", folder, "there are no images in it", "put JPEG or PNG files there")
-    return names
+    return with_suffix(walk(folder), SUFFIXES.keys() | OTHER_SUFFIXES)
 
 
-def _paired(labels: Labels, images: Mapping[str, ImageSource]) -> tuple[Sample, ...]:
+def _paired(labels: Labels, images: Mapping[str, ImageSource], folder: Path) -> tuple[Sample, ...]:
     keys: list[Annotation | str] = [*labels.annotations, *labels.broken]
-    pairs, many = _pair(keys, list(images))
+    pairs, many = _pair(keys, list(images), _Beside(folder))
     by_image = {name: keys[index] for index, name in pairs.items()}
     samples = [_sample(name, image, by_image.get(name), labels) for name, image in images.items()]
     for index, key in enumerate(keys):
@@ -131,7 +131,7 @@ def _alone(key: Annotation | str, candidates: list[str] | None, labels: Labels) 
 
 
 def _pair(
-    keys: Sequence[Annotation | str], images: Sequence[str],
+    keys: Sequence[Annotation | str], images: Sequence[str], beside: _Beside,
 ) -> tuple[dict[int, str], dict[int, list[str]]]:
     """Returns image by the number of its annotation, and the candidates of those that have too many of them."""
     pairs: dict[int, str] = {}
@@ -139,10 +139,11 @@ def _pair(
     taken: set[str] = set()
     steps: tuple[tuple[Callable[[str], str], Callable[[Annotation | str], str]], ...] = (
         (_stem, lambda key: _stem(_stem_of(key))),
+        (lambda image: image.lower(), beside),
         (lambda image: image.lower(), lambda key: _claimed_path(key).lower()),
         (_bare_stem, lambda key: _base(_stem_of(key))),
         (_base, lambda key: key.claimed if isinstance(key, Annotation) else ""),
-        (_base, lambda key: unquote(key.claimed) if isinstance(key, Annotation) else ""),
+        (lambda image: _base(image).lower(), lambda key: unquote(_claimed_path(key).rpartition("/")[2]).lower()),
     )
     for of_image, of_key in steps:
         index = _index(images, of_image)
@@ -162,6 +163,23 @@ def _pair(
     return pairs, many
 
 
+class _Beside:
+    """The claimed name as one in the annotation file's own folder, where that lies below the image folder."""
+
+    def __init__(self, images: Path) -> None:
+        self._root = f"{images}/"
+        self._folders: dict[Path, str] = {}
+
+    def __call__(self, key: Annotation | str) -> str:
+        claimed = _claimed_path(key)
+        if isinstance(key, str) or not claimed:
+            return ""
+        if key.path not in self._folders:
+            folder = f"{key.path.parent}/"
+            self._folders[key.path] = folder.removeprefix(self._root) if folder.startswith(self._root) else ""
+        return (self._folders[key.path] + claimed).lower()
+
+
 def _stem_of(key: Annotation | str) -> str:
     return key.stem if isinstance(key, Annotation) else key
 
@@ -171,7 +189,9 @@ def _claimed_path(key: Annotation | str) -> str:
     if isinstance(key, str):
         return ""
     path = key.filename.replace("\\", "/")
-    return key.claimed if path.startswith("/") or ":" in path else path
+    if path.startswith("/") or ":" in path:
+        return key.claimed
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def _index(images: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,11 +33,14 @@ def build_to_bucket(
 
     An interrupted build goes on where it stopped: shards carry the digest of their plan as metadata.
 
+    Returns:
+        the manifest, its ``folder`` meaningless.
+
     Raises:
         DataError, SpecError: see `gcpod.data.build.build_dataset`.
         StorageError, AuthError: the bucket cannot be written.
     """
-    return build_dataset(request, progress, BucketStore(objects, to))
+    return replace(build_dataset(request, progress, BucketStore(objects, to)), folder=Path())
 
 
 def build_and_upload(
@@ -49,12 +53,40 @@ def build_and_upload(
         StorageError, AuthError: the bucket cannot be written.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        manifest = build_dataset(request, progress, _Mirrored(request.out, objects, to, pool))
+        try:
+            manifest = build_dataset(request, progress, _Mirrored(request.out, objects, to, pool))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     names = [*(shard.name for shard in manifest.shards), manifest.label_map]
     upload_files(objects, [local_file(manifest.folder / name, to / name) for name in names], to)
+    before = _manifest_in(objects, to)
     # Last, as in the folder: while it is there, all it names is there.
     upload_files(objects, [local_file(manifest.folder / MANIFEST_NAME, to / MANIFEST_NAME)], to)
+    _remove_stale(objects, to, before, manifest)
     return manifest
+
+
+def _directly_in(objects: Objects, to: GcsUri) -> dict[str, ObjectInfo]:
+    """What lies in a folder of the bucket, not in folders below it, by name there."""
+    names = ((info.uri.name.removeprefix(to.prefix), info) for info in objects.list(to))
+    return {name: info for name, info in names if "/" not in name}
+
+
+def _manifest_in(objects: Objects, to: GcsUri) -> DatasetManifest | None:
+    content = objects.read(to / MANIFEST_NAME)
+    with suppress(DataError, UnicodeDecodeError):
+        return parse_manifest(content.content.decode(), Path()) if content else None
+    return None
+
+
+def _remove_stale(objects: Objects, to: GcsUri, before: DatasetManifest | None, manifest: DatasetManifest) -> None:
+    """Deletes shards of the dataset that lay there before, and of builds that never came to their end."""
+    old = {shard.name for shard in before.shards} if before else set()
+    new = {shard.name for shard in manifest.shards}
+    for name, info in _directly_in(objects, to).items():
+        if name not in new and (name in old or _DIGEST in info.metadata):
+            objects.delete_if(info.uri, info.generation)
 
 
 class _Mirrored(FolderStore):
@@ -68,6 +100,9 @@ class _Mirrored(FolderStore):
 
     def keep(self, plan: DatasetPlan, info: ShardInfo) -> None:
         super().keep(plan, info)
+        for moved in self._moving:
+            if moved.done():
+                moved.result()
         if self._there is None:
             self._there = {one.uri: one for one in self._objects.list(self._to)}
         there = self._there.get(self._to / info.name)
@@ -91,8 +126,8 @@ class BucketStore:
         self._generations: dict[str, int] = {}
 
     def present(self, plan: DatasetPlan) -> DatasetManifest | None:
-        there = self._list()
-        manifest = self._manifest()
+        there = _directly_in(self._objects, self._to)
+        manifest = _manifest_in(self._objects, self._to)
         label_map = self._objects.read(self._to / LABEL_MAP_NAME)
         if manifest is None or manifest.digest != plan.digest or label_map is None:
             return None
@@ -108,7 +143,8 @@ class BucketStore:
 
     def finished(self, plan: DatasetPlan) -> dict[str, ShardInfo]:
         found = {}
-        there = self._list()
+        there = _directly_in(self._objects, self._to)
+        self._generations = {name: info.generation for name, info in there.items()}
         for shard in plan.shards:
             info = there.get(shard.name)
             if info and info.metadata.get(_DIGEST) == plan.digest:
@@ -121,35 +157,28 @@ class BucketStore:
         with self._objects.writer(self._to / name, generation, {_DIGEST: plan.digest}) as writer:
             yield writer
 
-    def keep(self, _plan: DatasetPlan, info: ShardInfo) -> None:
-        """Compares what the bucket says it has with what was sent."""
-        uri = self._to / info.name
-        there = next((one for one in self._objects.list(uri) if one.uri == uri), None)
-        if not self._is(there, info):
-            if there:
-                self._objects.delete_if(uri, there.generation)
-            found = "the bytes there are not those that were sent"
-            raise StorageError("writing", uri, found, "run the command again, it writes only what is missing")
+    def keep(self, _plan: DatasetPlan, _info: ShardInfo) -> None:
+        """Nothing: the digest among its metadata makes an object count, and it came into being whole."""
 
     def publish(self, plan: DatasetPlan, manifest: DatasetManifest) -> DatasetManifest:
-        before = self._manifest()
+        there = _directly_in(self._objects, self._to)
+        for shard in manifest.shards:
+            info = there.get(shard.name)
+            if not self._is(info, shard):
+                raise self._changed(plan, shard, info)
+        before = _manifest_in(self._objects, self._to)
         self._objects.write(self._to / LABEL_MAP_NAME, render_pbtxt(plan.label_map).encode())
         self._objects.write(self._to / MANIFEST_NAME, manifest.to_json().encode())
-        stale = {shard.name for shard in before.shards} - {shard.name for shard in manifest.shards} if before else set()
-        for name in stale & self._generations.keys():
-            self._objects.delete_if(self._to / name, self._generations[name])
+        _remove_stale(self._objects, self._to, before, manifest)
         return manifest
 
-    def _list(self) -> dict[str, ObjectInfo]:
-        below = {info.uri.name.rsplit("/", 1)[-1]: info for info in self._objects.list(self._to)}
-        self._generations = {name: info.generation for name, info in below.items()}
-        return below
-
-    def _manifest(self) -> DatasetManifest | None:
-        content = self._objects.read(self._to / MANIFEST_NAME)
-        with suppress(DataError, UnicodeDecodeError):
-            return parse_manifest(content.content.decode(), Path()) if content else None
-        return None
+    def _changed(self, plan: DatasetPlan, shard: ShardInfo, info: ObjectInfo | None) -> StorageError:
+        if info and info.metadata.get(_DIGEST) == plan.digest:
+            # It would count as finished the next time.
+            self._objects.delete_if(info.uri, info.generation)
+        found = "it is gone, or no longer what was written there"
+        return StorageError("writing", self._to / shard.name, found, "make sure that nobody else writes there and run "
+                            "the command again, it writes only what is missing")
 
     def _is(self, info: ObjectInfo | None, shard: ShardInfo) -> bool:
         return info is not None and (info.size, info.crc32c) == (shard.size_bytes, shard.crc32c)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -79,6 +79,23 @@ def _coded(tried: str, on: object, status: int, message: str) -> GcpodError:
         return OutageError(tried, on, found, "wait and run the command again")
     fix = "check the bucket's name, or let `gcpod run` make it" if status == 404 else "run the command again"
     return StorageError(tried, on, found, fix)
+
+
+class _Sender:
+    """Passes writes on until one fails, and then fails with that: closing gzip writes once more, and would hide it."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+        self._failure: Exception | None = None
+
+    def write(self, data: bytes) -> int:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return int(self._writer.write(data))
+        except Exception as e:
+            self._failure = e
+            raise
 
 
 class Objects:
@@ -198,11 +215,17 @@ class Objects:
                 ignore_flush=True,
             )
             try:
-                yield writer
-            except BaseException:
-                writer.terminate()
+                yield _Sender(writer)
+                writer.close()
+            except BaseException as e:
+                # A writer that is dropped open sends what it holds as the object's end: half an object.
+                writer.close = lambda: None
+                with suppress(Exception):
+                    writer.terminate()
+                if type(e) is ValueError:
+                    # The client's word for a service that kept fewer bytes than it was sent.
+                    raise StorageError("writing", uri, str(e), "run the command again") from e
                 raise
-            writer.close()
 
     def exists(self, uri: GcsUri) -> bool:
         with translated("looking for", uri):

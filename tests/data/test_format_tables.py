@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcpod.data.formats.openimages import descriptions_beside, parse_descriptions, read_descriptions
-from gcpod.data.formats.tables import Kind, read_tables, sniff_table, table_kind
+from gcpod.data.formats.table_header import Kind, table_kind
+from gcpod.data.formats.tables import read_tables, sniff_table
 from gcpod.data.formats.voc import read_voc
 from gcpod.data.model import Annotation, Box, Labels, Split
 from gcpod.errors import DataError

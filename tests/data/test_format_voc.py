@@ -89,7 +89,6 @@ def test_malformed_files_name_file_and_line(inner: str, found: str) -> None:
 @pytest.mark.parametrize(("data", "found"), [
     (b"", "no well-formed"),
     (b"<html/>", "the root is <html>"),
-    ("<annotation>é</annotation>".encode("latin-1"), "no well-formed UTF-8"),
     (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "cannot be decoded as klingon"),
     (b'<?xml version="1.0" encoding="ascii"?><annotation>\xff</annotation>', "cannot be decoded as ascii"),
     (b'<!DOCTYPE a [<!ENTITY x "xxxx"><!ENTITY y "&x;&x;">]><annotation>&y;</annotation>', "defines entities"),
@@ -97,6 +96,28 @@ def test_malformed_files_name_file_and_line(inner: str, found: str) -> None:
 ])
 def test_other_files_are_refused(data: bytes, found: str) -> None:
     with pytest.raises(DataError, match=found):
+        parse_voc(data, PATH)
+
+
+@pytest.mark.parametrize("declaration", ["", '<?xml version="1.0"?>', '<?xml version="1.0" encoding="UTF-8"?>'])
+@pytest.mark.parametrize("inner", [
+    OBJECT.replace("cat", "café"), "<é/>", "<size é='1'/>", "<size depth='é'/>", "<!-- é -->", "<filename>é",
+])
+def test_latin_1_that_does_not_say_so(tmp_path: Path, declaration: str, inner: str) -> None:
+    path = tmp_path / "a.xml"
+    path.write_bytes(declaration.encode() + annotation("\n" + inner).decode().encode("latin-1"))
+    with pytest.raises(DataError) as caught:
+        read_voc(path)
+    assert (caught.value.code, caught.value.on) == ("D104", f"{path}:3")
+    assert caught.value.found == "it is not UTF-8 and names no other encoding"
+    assert caught.value.fix == "save it as UTF-8"
+
+
+@pytest.mark.parametrize("data", [
+    b"<annotation><size></annotation>\n\xe9", annotation(OBJECT.replace("cat", "café")).partition(b"\xa9")[0],
+])
+def test_another_fault_before_the_encoding_is_told_first(data: bytes) -> None:
+    with pytest.raises(DataError, match="no well-formed"):
         parse_voc(data, PATH)
 
 

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gcpod.data.formats.splitlists import split_sides
+from gcpod.data.formats.text import decode_text
 from gcpod.data.formats.voc import to_voc
-from gcpod.data.formats.vott1 import decode_text, parse_image_set, read_vott1, sniff_vott1, split_sides
+from gcpod.data.formats.vott1 import parse_image_set, read_vott1, sniff_vott1
 from gcpod.data.model import Box, Labels, Split
 from gcpod.errors import DataError
 from gcpod.status import Finding
@@ -154,7 +156,7 @@ def test_exports_that_cannot_be_read(tmp_path: Path, files: dict[str, str | byte
 
 
 def test_folders_that_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No such file") as caught:
+    with pytest.raises(DataError, match="no such folder") as caught:
         read_vott1(tmp_path)
     assert caught.value.code == "D104"
     export(tmp_path, {"a.xml": ""})

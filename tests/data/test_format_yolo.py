@@ -8,7 +8,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gcpod.data.formats.yolo import parse_config, parse_labels, parse_names, read_yolo, sniff_yolo
+from gcpod.data.formats.yolo import parse_labels, read_yolo, sniff_yolo
+from gcpod.data.formats.yolo_config import parse_config, parse_names
 from gcpod.data.model import Annotation, Box, Labels
 from gcpod.errors import DataError
 from gcpod.status import Finding

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from gcpod.errors import DataError
+from gcpod.data.formats.reading import malformed, unreadable
 
 FLAGS: Final[Mapping[str, bool]] = {"1": True, "0": False, "-1": False, "": False}
 """The values of IsTruncated, IsGroupOf and their like; -1 is "unknown"."""
 
 _HEADER = ["labelname", "displayname"]
 """The first line of the seventh version's file; those before have none."""
+_TRIED = "reading the class descriptions"
+_malformed = partial(malformed, _TRIED)
 
 
 def descriptions_beside(files: Sequence[Path]) -> Path | None:
@@ -39,7 +42,7 @@ def read_descriptions(path: Path) -> dict[str, str]:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             return parse_descriptions(lines, path)
     except OSError as err:
-        raise _malformed(path, 0, err.strerror or str(err), "make the file readable") from err
+        raise unreadable(_TRIED, path, err) from err
     except UnicodeDecodeError as err:
         raise _malformed(path, 0, f"it is not UTF-8 ({err.reason})", "store it as UTF-8") from err
 
@@ -74,7 +77,3 @@ def _plain(lines: Iterable[str], path: Path) -> Iterator[str]:
         if "\0" in line:
             raise _malformed(path, number, "it holds a NUL byte", "store it as UTF-8 text")
         yield line
-
-
-def _malformed(path: Path, line: int, found: str, fix: str) -> DataError:
-    return DataError("reading the class descriptions", f"{path}:{line}" if line else path, found, fix, code="D104")

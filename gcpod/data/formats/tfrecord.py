@@ -11,7 +11,6 @@ the Object Detection API's own input reader does not unpack them either.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Final, TypeVar
 
 from gcpod.data.features import Example, parse_example, wrong_record
-from gcpod.data.labelmap import LabelMap, read_pbtxt
+from gcpod.data.formats.reading import head_of, malformed, names_below, recoded, unreadable
+from gcpod.data.formats.tfrecord_classes import Classes, label_map_beside
 from gcpod.data.model import UNSPECIFIED, Annotation, Box, Boxes, Labels, Sample, Split, side_in, side_of
 from gcpod.errors import DataError
 from gcpod.records import FRAMING_BYTES, masked_crc32c, read_records
@@ -37,9 +37,10 @@ OWN_KEYS: Final = frozenset({
 
 _NAME = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?(\.gz)?$", re.ASCII | re.IGNORECASE)
 _MAX_SIDE = (1 << 31) - 1
-_HEAD_BYTES = 12
+_HEAD_BYTES, _SNIFFED_BYTES = 12, 1 << 12
 _GZIP = b"\x1f\x8b"
 _GZIP_WBITS = 31
+_TRIED = "reading records of"
 _T = TypeVar("_T")
 
 
@@ -97,15 +98,12 @@ class RecordImage:
 
 def sniff_tfrecord(path: Path) -> bool:
     """Whether a file starts with a record's header, packed with gzip or not. Whatever cannot be read does not."""
+    head = head_of(path, _SNIFFED_BYTES)
+    if not head.startswith(_GZIP) or _is_header(head):
+        return _is_header(head)
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            head = file.read(1 << 12)
-        if _is_header(head):
-            return True
-        return head[:2] == _GZIP and _is_header(zlib.decompressobj(_GZIP_WBITS).decompress(head, _HEAD_BYTES))
-    except (OSError, ValueError, zlib.error):
+        return _is_header(zlib.decompressobj(_GZIP_WBITS).decompress(head, _HEAD_BYTES))
+    except zlib.error:
         return False
 
 
@@ -124,15 +122,8 @@ def record_files(place: Path) -> list[Path]:
     """
     if not place.is_dir():
         return [place] if sniff_tfrecord(place) else []
-
-    def fail(err: OSError) -> None:
-        raise _unreadable(Path(err.filename or place), err) from err
-
-    found: list[Path] = []
-    for root, folders, files in os.walk(place, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += (Path(root, name) for name in files if not name.startswith(".") and _NAME.search(name))
-    return sorted(found) if any(map(sniff_tfrecord, found)) else []
+    found = sorted(place / name for name in names_below(place) if _NAME.search(name))
+    return found if any(map(sniff_tfrecord, found)) else []
 
 
 def read_tfrecords(files: Sequence[Path], root: Path) -> tuple[Labels, tuple[Sample, ...]]:
@@ -154,8 +145,8 @@ def read_tfrecords(files: Sequence[Path], root: Path) -> tuple[Labels, tuple[Sam
     Raises:
         DataError: D104; a file cannot be opened, is packed with gzip, or is damaged.
     """
-    label_map, faults = _label_map(files, root)
-    classes, taken, samples = _Classes(label_map), dict[str, int](), list[Sample]()
+    label_map, faults = label_map_beside(files, root)
+    classes, taken, samples = Classes(label_map), dict[str, int](), list[Sample]()
     for path in files:
         given = _side(path, root)
         for number, start, record in _records(path):
@@ -173,59 +164,6 @@ def read_tfrecords(files: Sequence[Path], root: Path) -> tuple[Labels, tuple[Sam
     return Labels("TFRecord files", annotations, label_map, (*faults, *classes.faults())), tuple(samples)
 
 
-class _Classes:
-    """Names boxes, and remembers what is wrong with ids: once each, as one cause is behind thousands of boxes."""
-
-    def __init__(self, label_map: LabelMap | None) -> None:
-        self._mapped = label_map is not None
-        self._ids = label_map.ids() if label_map else {}
-        self._names = {item.id: item.name for item in label_map.items} if label_map else {}
-        self._contradictions: dict[tuple[str, int], str] = {}
-        self._nameless: dict[int, str] = {}
-
-    def label(self, text: str, number: int | None, place: str) -> str:
-        """The label of a box by its text, without text ("") by its id; "" where it has neither."""
-        if number is None:
-            return text
-        if not text:
-            if number not in self._names:
-                self._nameless.setdefault(number, place)
-            return self._names.get(number, f"class_{number}")
-        if self._ids.get(text, number) != number or (text not in self._ids and number in self._names):
-            self._contradictions.setdefault((text, number), place)
-        return text
-
-    def faults(self) -> Iterator[Finding]:
-        for (text, number), place in self._contradictions.items():
-            known = f"is {self._names[number]!r}" if number in self._names else "does not exist"
-            found = f"the text of a box is {text!r} and its id {number}, which {known} in the label map"
-            yield Finding("D101", "error", place, found, "put the label map there that the records were written with")
-        for number, place in self._nameless.items():
-            if self._mapped:
-                found = f"a box has id {number}, which does not exist in the label map, and no text"
-                yield Finding("D101", "error", place, found, "add that id to the label map")
-            else:
-                found = f"a box has id {number} but no text, so it is called 'class_{number}'"
-                yield Finding("D101", "warning", place, found, "put the label map (*.pbtxt) beside the records")
-
-
-def _label_map(files: Sequence[Path], root: Path) -> tuple[LabelMap | None, list[Finding]]:
-    folders = {root, *(path.parent for path in files)}
-    paths = sorted(path for folder in folders for path in folder.glob("*.pbtxt") if not path.name.startswith("."))
-    maps: dict[LabelMap, Path] = {}
-    faults = []
-    for path in paths:
-        try:
-            maps.setdefault(read_pbtxt(path), path)
-        except DataError as err:
-            faults.append(Finding("D101", "error", err.on, err.found, err.fix))
-    if len(maps) > 1:
-        first, second, *_ = maps.values()
-        found = f"it differs from {first.name} in {first.parent}, so that none of them is used"
-        faults.append(Finding("D101", "warning", str(second), found, "leave one label map beside the records"))
-    return (next(iter(maps)) if len(maps) == 1 else None), faults
-
-
 def _side(path: Path, root: Path) -> Split | None:
     """By the file's name, else by the nearest folder below the root that says anything."""
     below = path.relative_to(root).parts[-2::-1] if path.is_relative_to(root) else ()
@@ -239,18 +177,18 @@ def _records(path: Path) -> Iterator[tuple[int, int, bytes]]:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
             if head.startswith(_GZIP) and not _is_header(head):
-                raise DataError("reading records of", path, "it is packed with gzip", "unpack it (gunzip)", code="D104")
+                raise malformed(_TRIED, path, 0, "it is packed with gzip", "unpack it (gunzip)")
             file.seek(0)
             for number, record in enumerate(read_records(file), 1):
                 yield number, start, record
                 start += len(record) + FRAMING_BYTES
     except OSError as err:
-        raise _unreadable(path, err) from err
+        raise unreadable(_TRIED, path, err) from err
     except DataError as err:
-        raise DataError(err.tried, err.on, err.found, err.fix, code="D104") from err
+        raise recoded(err) from err
 
 
-def _annotation(example: Example, path: Path, number: int, given: Split | None, classes: _Classes) -> Annotation:
+def _annotation(example: Example, path: Path, number: int, given: Split | None, classes: Classes) -> Annotation:
     filename = example.byte_string("image/filename")
     return Annotation(
         path=path,
@@ -263,7 +201,7 @@ def _annotation(example: Example, path: Path, number: int, given: Split | None, 
     )
 
 
-def _boxes(example: Example, number: int, place: str, classes: _Classes) -> Iterator[Box]:
+def _boxes(example: Example, number: int, place: str, classes: Classes) -> Iterator[Box]:
     xmin, ymin, xmax, ymax = (example.floats(f"{_BOX}/{edge}") for edge in ("xmin", "ymin", "xmax", "ymax"))
     count = len(xmin)
     texts, poses = (
@@ -345,7 +283,3 @@ def _is_header(head: bytes) -> bool:
 
 def _unequal(key: str, length: int, count: int) -> DataError:
     return wrong_record(f"{key} has {length} values, {_BOX}/xmin has {count}")
-
-
-def _unreadable(path: Path, err: OSError) -> DataError:
-    return DataError("reading records of", path, err.strerror or str(err), "make it readable", code="D104")

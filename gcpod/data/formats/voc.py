@@ -11,6 +11,7 @@ import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.sax import SAXParseException
@@ -19,17 +20,18 @@ from xml.sax.saxutils import escape
 from defusedxml.common import DefusedXmlException
 from defusedxml.expatreader import DefusedExpatParser
 
+from gcpod.data.formats.reading import bytes_of, fault_of, malformed
+from gcpod.data.formats.text import NUMBER, marked
 from gcpod.data.model import UNSPECIFIED, Annotation, Box, Boxes, Labels
 from gcpod.errors import DataError
-from gcpod.status import Finding
 
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _NOT_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no", "unspecified"})
 _MAX_DEPTH = 64
+_TRIED = "reading the annotation"
+_malformed = partial(malformed, _TRIED)
 
 
 class _Element:
@@ -56,11 +58,7 @@ def read_voc(path: Path) -> Annotation:
     Raises:
         DataError: D104; it cannot be opened, or see `parse_voc`.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as err:
-        raise _malformed(path, 0, err.strerror or str(err), "make the file readable") from err
-    return parse_voc(data, path)
+    return parse_voc(bytes_of(path, _TRIED), path)
 
 
 def read_voc_files(folder: Path, names: Iterable[str]) -> Labels:
@@ -71,7 +69,7 @@ def read_voc_files(folder: Path, names: Iterable[str]) -> Labels:
         try:
             annotations.append(replace(read_voc(folder / name), stem=stem))
         except DataError as err:
-            broken[stem] = Finding(err.code, "error", err.on, err.found, err.fix)
+            broken[stem] = fault_of(err)
     return Labels("Pascal VOC XML", tuple(annotations), broken=broken)
 
 
@@ -158,8 +156,7 @@ def _text(text: str) -> str:
 def _utf8(data: bytes, path: Path) -> bytes:
     """The same document in UTF-8 without its declaration's encoding; expat itself reads only a handful of encodings."""
     named = _DECLARED.match(data)
-    declared = named.group(1).decode() if named else "utf-8"
-    encoding = next((name for bom, name in _BOMS if data.startswith(bom)), declared)
+    encoding = marked(data) or (named.group(1).decode() if named else "utf-8")
     if encoding.lower() in ("utf-8", "utf8"):
         return data
     try:
@@ -175,8 +172,10 @@ def _tree(data: bytes, path: Path) -> _Element:
     try:
         parser.feed(data, isFinal=True)
     except SAXParseException as err:
-        line, found = err.getLineNumber() or 0, err.getMessage()
-        raise _malformed(path, line, f"it is no well-formed UTF-8 XML ({found})", "save it again in LabelImg") from err
+        line, found, fix = err.getLineNumber() or 0, err.getMessage(), "save it again in LabelImg"
+        if _ends_utf8(data, parser.stopped_at):
+            raise _malformed(path, line, "it is not UTF-8 and names no other encoding", "save it as UTF-8") from err
+        raise _malformed(path, line, f"it is no well-formed UTF-8 XML ({found})", fix) from err
     except DefusedXmlException as err:
         found = f"it defines entities ({type(err).__name__})"
         raise _malformed(path, parser.getLineNumber() or 0, found, "remove them") from err
@@ -184,6 +183,15 @@ def _tree(data: bytes, path: Path) -> _Element:
         # Expat holds this object by its handlers: thousands of such circles would wait for the garbage collector.
         parser._parser = None
     return parser.document.children[0]
+
+
+def _ends_utf8(data: bytes, at: int) -> bool:
+    """Whether the first byte that cannot be UTF-8 stands there; being cut off within a character is another fault."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError as err:
+        return err.start == at
+    return False
 
 
 class _Parser(DefusedExpatParser):
@@ -208,6 +216,11 @@ class _Parser(DefusedExpatParser):
         expat.buffer_text = True
         expat.StartElementHandler, expat.EndElementHandler = self._opened, self._closed
         expat.CharacterDataHandler = self._texted
+
+    @property
+    def stopped_at(self) -> int:
+        """The offset of the byte that could not be parsed."""
+        return int(self._parser.ErrorByteIndex)
 
     def _opened(self, name: str, _attributes: object) -> None:
         line = self._parser.CurrentLineNumber
@@ -248,7 +261,7 @@ def _required(item: _Element, tag: str, path: Path) -> _Element:
 
 
 def _number(item: _Element, path: Path) -> float:
-    if not _NUMBER.fullmatch(item.text):
+    if not NUMBER.fullmatch(item.text):
         raise _malformed(path, item.line, f"<{item.tag}> is {item.text[:40]!r}, no number", "write pixels")
     return float(item.text)
 
@@ -268,7 +281,3 @@ def _flag(item: _Element | None, path: Path) -> bool:
     if item is not None and text not in _TRUE | _FALSE:
         raise _malformed(path, item.line, f"<{item.tag}> is {text[:40]!r}", "write 0 or 1")
     return text in _TRUE
-
-
-def _malformed(path: Path, line: int, found: str, fix: str) -> DataError:
-    return DataError("reading the annotation", f"{path}:{line}" if line else path, found, fix, code="D104")
