@@ -6,11 +6,11 @@ Memory holds a few images at a time, whatever the size of the dataset.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, Final, Literal, cast
+from typing import BinaryIO, Final, Literal, TypeVar, cast
 
 import google_crc32c
 
@@ -20,7 +20,7 @@ from gcpod.data.examples import ExampleOptions, encode_example
 from gcpod.data.labelmap import LabelMap
 from gcpod.data.manifest import LABEL_MAP_NAME, DatasetManifest, ShardInfo
 from gcpod.data.materialise import materialise
-from gcpod.data.parallel import CORES, batches, ordered
+from gcpod.data.parallel import batches, ordered
 from gcpod.data.plan import SHARD_BYTES, Compression, DatasetPlan, PlanOptions, ShardPlan, plan_dataset
 from gcpod.data.scan import Scan, scan_dataset
 from gcpod.data.store import FolderStore, ShardStore
@@ -29,7 +29,9 @@ from gcpod.records import Writable, framed
 from gcpod.spec import Policies
 from gcpod.status import Finding
 
-_BATCH_BYTES: Final = 1 << 20
+T = TypeVar("T")
+
+_BATCH_BYTES: Final = 1 << 18
 _MAX_BATCH: Final = 16
 _WAITING: Final = 2
 
@@ -265,18 +267,25 @@ def write_shard(shard: ShardPlan, plan: DatasetPlan, file: Writable, tick: Calla
         DataError: D106; an image is not what it was when it was checked.
     """
     summed = _Summed(file)
-    # Plain records are little more than copying, where threads only get in each other's way; pixels are another matter.
-    workers = CORES if any(sample.conversion or sample.boxes.masked for sample in shard.samples) else 1
 
     def records(batch: Sequence[CheckedSample]) -> tuple[int, bytes]:
         return len(batch), b"".join([chunk for sample in batch for chunk in _record(sample, plan.example)])
 
     with _packed(summed, plan.compression) as target:
-        for count, block in ordered(records, batches(shard.samples, _batch(shard)), workers, _WAITING):
+        for count, block in _mapped(records, shard):
             target.write(block)
             for _ in range(count):
                 tick()
     return ShardInfo(shard.name, shard.split, len(shard.samples), summed.size_bytes, crc32c_text(summed.crc))
+
+
+def _mapped(records: Callable[[Sequence[CheckedSample]], T], shard: ShardPlan) -> Iterator[T]:
+    """Plain records are little more than copying, best written from the cache of the core that made them; where pixels
+    are encoded, every core helps."""
+    parts = batches(shard.samples, _batch(shard))
+    if any(sample.conversion or sample.boxes.masked for sample in shard.samples):
+        return ordered(records, parts, waiting=_WAITING)
+    return map(records, parts)
 
 
 def _packed(summed: _Summed, compression: Compression) -> AbstractContextManager[Writable]:

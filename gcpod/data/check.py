@@ -129,7 +129,8 @@ def see(image: ImageSource, prints: dict[str, bytes], options: CheckOptions) -> 
         return Seen(None, refused(image, err.strerror or str(err), "put it there, or delete its label"))
     try:
         probe = parse_image(data, image)
-        if (options.near_duplicates and probe.sha256 not in prints) or options.verify == "decode":
+        # Copies byte for byte decode alike: each distinct image is decoded once.
+        if (options.near_duplicates or options.verify == "decode") and probe.sha256 not in prints:
             prints[probe.sha256] = fingerprint(data, image)
     except DataError as err:
         return Seen(None, err)

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from html import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
-from xml.sax import SAXParseException
-from xml.sax.saxutils import escape
+from xml.parsers.expat import ErrorString, ExpatError
 
 from defusedxml.common import DefusedXmlException
-from defusedxml.expatreader import DefusedExpatParser
+from defusedxml.ElementTree import DefusedXMLParser
 
 from gcpod.data.formats.reading import bytes_of, fault_of, malformed
 from gcpod.data.formats.text import NUMBER, marked
@@ -150,7 +150,7 @@ def _object_lines(box: Box) -> Iterator[str]:
 def _text(text: str) -> str:
     if _NOT_XML.search(text):
         raise DataError("writing", repr(text), "XML cannot carry one of its characters", "rename it", code="D104")
-    return escape(text)
+    return escape(text, quote=False)
 
 
 def _utf8(data: bytes, path: Path) -> bytes:
@@ -168,21 +168,25 @@ def _utf8(data: bytes, path: Path) -> bytes:
 
 
 def _tree(data: bytes, path: Path) -> _Element:
-    parser = _Parser(path)
+    builder = _Builder(path)
+    parser: Any = DefusedXMLParser(encoding="utf-8")
+    expat = parser.parser
+    builder.listen(expat)
     try:
-        parser.feed(data, isFinal=True)
-    except SAXParseException as err:
-        line, found, fix = err.getLineNumber() or 0, err.getMessage(), "save it again in LabelImg"
-        if _ends_utf8(data, parser.stopped_at):
-            raise _malformed(path, line, "it is not UTF-8 and names no other encoding", "save it as UTF-8") from err
-        raise _malformed(path, line, f"it is no well-formed UTF-8 XML ({found})", fix) from err
+        expat.Parse(data, True)
+    except ExpatError as err:
+        if _ends_utf8(data, expat.ErrorByteIndex):
+            found, fix = "it is not UTF-8 and names no other encoding", "save it as UTF-8"
+        else:
+            found, fix = f"it is no well-formed UTF-8 XML ({ErrorString(err.code)})", "save it again in LabelImg"
+        raise _malformed(path, err.lineno, found, fix) from err
     except DefusedXmlException as err:
         found = f"it defines entities ({type(err).__name__})"
-        raise _malformed(path, parser.getLineNumber() or 0, found, "remove them") from err
+        raise _malformed(path, expat.CurrentLineNumber, found, "remove them") from err
     finally:
-        # Expat holds this object by its handlers: thousands of such circles would wait for the garbage collector.
-        parser._parser = None
-    return parser.document.children[0]
+        # The parser and its handlers hold each other: thousands of such circles would wait for the garbage collector.
+        del builder.expat, parser.parser, parser._parser
+    return builder.document.children[0]
 
 
 def _ends_utf8(data: bytes, at: int) -> bool:
@@ -194,39 +198,32 @@ def _ends_utf8(data: bytes, at: int) -> bool:
     return False
 
 
-class _Parser(DefusedExpatParser):
+class _Builder:
     """Collects elements with their line numbers, which ElementTree does not keep.
 
-    Expat calls this class itself: SAX's own calls in between would double the time of a dataset's scan.
+    Expat calls it without ElementTree's or SAX's own calls in between, which would double the time of a dataset's scan.
     """
 
-    _parser: Any
-    _source: Any
+    expat: Any
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self._path = path
-        self._source.setEncoding("utf-8")
         self.document = _Element("", 0)
         self._open = [self.document]
 
-    def reset(self) -> None:
-        super().reset()
-        expat = self._parser
+    def listen(self, expat: Any) -> None:
+        """Takes what defusedxml leaves of the document: its handlers for entities stay."""
+        self.expat = expat
         expat.buffer_text = True
         expat.StartElementHandler, expat.EndElementHandler = self._opened, self._closed
         expat.CharacterDataHandler = self._texted
-
-    @property
-    def stopped_at(self) -> int:
-        """The offset of the byte that could not be parsed."""
-        return int(self._parser.ErrorByteIndex)
+        expat.DefaultHandlerExpand = None
 
     def _opened(self, name: str, _attributes: object) -> None:
-        line = self._parser.CurrentLineNumber
+        line = self.expat.CurrentLineNumber
         if len(self._open) > _MAX_DEPTH:
             raise _malformed(self._path, line, f"tags nest deeper than {_MAX_DEPTH}", "this is no annotation")
-        element = _Element(name, line)
+        element = _Element(name.rpartition("}")[2], line)
         self._open[-1].children.append(element)
         self._open.append(element)
 
