@@ -23,7 +23,7 @@ test: $(VENV)/.test $(BEAM)/.test lint
 	$(BIN)/python -m pytest -m trainer
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 3 -m "not trainer" --ignore tests/beam
+	$(BIN)/python -m pytest -n 3 -m "not trainer and not tools" --ignore tests/beam --hypothesis-profile quick
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check gcpod tests benchmarks examples

@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gcpod.cache import cache_dir
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.localcloud.runtime import ensure_environment
 from gcpod.runtimes import find_runtime
+
+settings.register_profile("quick", max_examples=25)
+"""For `make test-fast`; `make test` draws as many examples as hypothesis itself thinks right."""
 
 TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared" / "data"

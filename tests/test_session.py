@@ -124,6 +124,7 @@ def test_percent_signs_and_repeated_keys_are_read_as_gcloud_does(tmp_path: Path)
     assert read_gcloud_config({"CLOUDSDK_CONFIG": str(tmp_path)}, tmp_path)[1] == {"core/project": "c%d"}
 
 
+@pytest.mark.tools
 def test_gcpod_reads_what_gcloud_itself_wrote(tmp_path: Path) -> None:
     gcloud = shutil.which("gcloud")
     if gcloud is None:

@@ -25,6 +25,8 @@ from gcpod.spec import Policies
 
 from .making import Dataset, picture
 
+pytestmark = pytest.mark.tools
+
 EVIL = "<script>alert(1)</script>"
 EVIL_NAME = "<img src=x onerror=alert(2)>.jpg"
 

@@ -13,7 +13,9 @@ import pytest
 
 from gcpod.localcloud.server import LocalCloud
 
-pytestmark = pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed"), pytest.mark.tools,
+]
 Gcloud = Callable[..., str]
 
 

@@ -378,6 +378,7 @@ def gcloud(jobs_cloud: JobCloud, tmp_path: Path) -> Callable[..., Any]:
     return run
 
 
+@pytest.mark.tools
 def test_gcloud(gcloud: Callable[..., Any], jobs_cloud: JobCloud, tmp_path: Path) -> None:
     config = tmp_path / "job.yaml"
     config.write_text(yaml.safe_dump(shell_job("sleep 60")["jobSpec"]))
