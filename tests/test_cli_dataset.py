@@ -158,6 +158,22 @@ def test_build_into_the_local_cloud_of_the_project(gcpod: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
+    (("--eval-fraction", "7"), "give 0.01 to 0.9"),
+    (("--max-side", "-5"), "give 16 to 65535"),
+    (("--local",), "--to is missing"),
+    (("--endpoint", "http://127.0.0.1:1"), "--to is missing"),
+    (("--project", "p"), "need --runner"),
+    (("--beam-option=--a=b",), "need --runner"),
+    (("--runner", "DirectRunner", "--to", "gs://b/c"), "--out or --to"),
+])
+@pytest.mark.usefixtures("dataset")
+def test_options_that_make_no_sense_are_wrong_use(gcpod: Any, arguments: tuple[str, ...], said: str) -> None:
+    output = gcpod("build", "--images", "images", "--out", "out", *arguments)
+    assert output.code == 2
+    assert said in output.err
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
     (("--images", "images"), "--out or --to"),
     (("--out", "out"), "--images"),
     (("--images", "images", "--to", "data/here"), "gs://"),
@@ -165,7 +181,6 @@ def test_build_into_the_local_cloud_of_the_project(gcpod: Any, tmp_path: Path) -
     (("--images", "images", "--to", "gs://mine/data", "--endpoint", "http://example.com"), "loopback"),
     (("--images", "images", "--out", "out", "--shard-bytes", "0"), "hold nothing"),
     (("--images", "images", "--out", "out", "--shard-examples", "0"), "hold nothing"),
-    (("--images", "images", "--out", "out", "--eval-fraction", "7"), "7"),
     (("--images", "images", "--out", "out", "--label", "cat", "--label-map", "map.pbtxt"), "both"),
 ])
 @pytest.mark.usefixtures("dataset")

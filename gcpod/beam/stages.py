@@ -18,7 +18,8 @@ from uuid import uuid4
 from gcpod.beam import places
 from gcpod.beam.places import Part
 from gcpod.data.build import DatasetError, manifest_of, relative_to, write_shard
-from gcpod.data.check import Checked, CheckOptions, Seen, conclude, see, wanted
+from gcpod.data.check import CheckOptions, Seen, conclude, see, wanted
+from gcpod.data.checked import Checked
 from gcpod.data.labelmap import LabelMap, render_pbtxt
 from gcpod.data.manifest import LABEL_MAP_NAME, MANIFEST_NAME, DatasetManifest, ShardInfo, parse_manifest
 from gcpod.data.model import Sample

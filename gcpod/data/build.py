@@ -15,9 +15,10 @@ from typing import BinaryIO, Final, Literal, TypeVar, cast
 import google_crc32c
 
 from gcpod.checksums import crc32c_text
-from gcpod.data.check import Checked, CheckedSample, CheckOptions, Progress, examine
+from gcpod.data.check import CheckOptions, Progress, examine
+from gcpod.data.checked import Checked, CheckedSample
 from gcpod.data.examples import ExampleOptions, encode_example
-from gcpod.data.labelmap import LabelMap
+from gcpod.data.labelmap import LabelItem, LabelMap
 from gcpod.data.manifest import LABEL_MAP_NAME, DatasetManifest, ShardInfo
 from gcpod.data.materialise import materialise
 from gcpod.data.parallel import batches, ordered
@@ -140,8 +141,18 @@ def build_dataset(
     """
     plan = plan_checked(check_dataset(request, progress), request)
     if request.materialise:
+        _check_apart(request.materialise, request)
+    manifest = write_dataset(plan, store or FolderStore(request.out), request.out, progress)
+    if request.materialise:
         materialise(plan, request.materialise)
-    return write_dataset(plan, store or FolderStore(request.out), request.out, progress)
+    return manifest
+
+
+def _check_apart(folder: Path, request: DatasetRequest) -> None:
+    for read in (request.images, request.annotations or request.images):
+        if folder.absolute().resolve().is_relative_to(read.absolute().resolve()):
+            found = f"it lies in {read}, where the next build would find the copies"
+            raise DataError("copying the split to", folder, found, "choose a folder elsewhere")
 
 
 def plan_checked(found: CheckedDataset, request: DatasetRequest) -> DatasetPlan:
@@ -154,7 +165,11 @@ def plan_checked(found: CheckedDataset, request: DatasetRequest) -> DatasetPlan:
     if found.checked.errors:
         raise DatasetError(request.images, found.checked.findings)
     findings = portable(found.checked.findings, request)
-    return plan_dataset(found.checked.samples, found.label_map, request.plan_options, findings)
+    try:
+        return plan_dataset(found.checked.samples, found.label_map, request.plan_options, findings)
+    except OSError as err:
+        why = err.strerror or str(err)
+        raise DataError("planning the records of", request.images, why, "leave the files be, and build again") from err
 
 
 def write_dataset(
@@ -191,20 +206,28 @@ def roots_of(request: DatasetRequest) -> tuple[str, ...]:
 def relative_to(roots: Sequence[str], findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """The findings with places relative to those folders, as far as they lie in one."""
 
-    def relative(where: str) -> str:
-        return next((where.removeprefix(root) for root in roots if where.startswith(root)), where)
+    def relative(text: str) -> str:
+        for root in roots:
+            text = text.replace(root, "")
+        return text
 
-    return tuple(replace(finding, where=relative(finding.where)) for finding in findings)
+    return tuple(
+        replace(one, where=relative(one.where), found=relative(one.found), fix=relative(one.fix)) for one in findings
+    )
 
 
 def _renamed(label_map: LabelMap | None, aliases: Mapping[str, str]) -> LabelMap | None:
-    """A label map that came with the labels, its names as the aliases have them; None where two became one."""
+    """A label map that came with the labels, its names as the aliases have them.
+
+    Of classes that become one, the id is that of the name that stays, else the lowest.
+    """
     if label_map is None or not aliases:
         return label_map
-    names = [aliases.get(item.name, item.name) for item in label_map.items]
-    if len(set(names)) < len(names):
-        return None
-    return LabelMap(tuple(replace(item, name=name) for item, name in zip(label_map.items, names, strict=True)))
+    items: dict[str, LabelItem] = {}
+    for item in sorted(label_map.items, key=lambda item: item.name in aliases):
+        name = aliases.get(item.name, item.name)
+        items.setdefault(name, item if name == item.name else LabelItem(item.id, name))
+    return LabelMap(tuple(items.values()))
 
 
 def _write(plan: DatasetPlan, store: ShardStore, out: Path, progress: Progress | None) -> DatasetManifest:

@@ -7,7 +7,7 @@ each kind of fault is decided by `gcpod.spec.Policies`.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -15,13 +15,21 @@ from pathlib import Path
 from typing import Final, Literal
 
 from gcpod.data.boxes import LEFT_OUT, Labeller, judged, place_boxes
+from gcpod.data.checked import Checked, CheckedSample
 from gcpod.data.frame import prepare_image
 from gcpod.data.images import ImageProbe, parse_image
 from gcpod.data.labelmap import LabelMap
-from gcpod.data.model import SPLITS, Annotation, Boxes, ImageSource, Sample, Split
-from gcpod.data.near import near_groups
+from gcpod.data.model import Annotation, Boxes, ImageSource, Sample
+from gcpod.data.overall import (
+    check_aliases,
+    check_copies,
+    check_lookalikes,
+    check_unlabelled,
+    group_copies,
+    listed,
+)
 from gcpod.data.parallel import batches, ordered
-from gcpod.data.pixels import Conversion, fingerprint, refused
+from gcpod.data.pixels import MAX_DECODED_PX, fingerprint, refused
 from gcpod.errors import DataError
 from gcpod.spec import Policies
 from gcpod.status import Finding, Severity
@@ -33,7 +41,6 @@ MAX_FINDINGS: Final = 10_000
 """Of one code and severity that are kept; the rest is counted, so that no dataset can fill the memory with faults."""
 
 _AT_ONCE = 16
-_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -57,41 +64,7 @@ class CheckOptions:
     max_side: int | None = None
 
 
-@dataclass(frozen=True)
-class CheckedSample:
-    """An image fit for training: its boxes lie within it, with xmin < xmax and ymin < ymax.
-
-    Attributes:
-        boxes: in pixels of ``width`` x ``height``.
-        width, height: pixels of the picture, turned if it is turned, before it is shrunk.
-        conversion: what is done to the image before it is recorded; None when its bytes are recorded as they are.
-        group: the lowest SHA-256 of the pictures that are near-identical to this one, itself included.
-    """
-
-    name: str
-    image: ImageSource
-    probe: ImageProbe
-    boxes: Boxes
-    width: int
-    height: int
-    group: str
-    conversion: Conversion | None = None
-    given: Split | None = None
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Samples fit for training in the order of their names, and all findings."""
-
-    samples: tuple[CheckedSample, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def errors(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.severity == "error")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What reading an image's bytes told: a probe, or the error why not."""
 
@@ -130,11 +103,20 @@ def see(image: ImageSource, prints: dict[str, bytes], options: CheckOptions) -> 
     try:
         probe = parse_image(data, image)
         # Copies byte for byte decode alike: each distinct image is decoded once.
-        if (options.near_duplicates or options.verify == "decode") and probe.sha256 not in prints:
+        if probe.sha256 not in prints and _decoded(probe, image, options):
             prints[probe.sha256] = fingerprint(data, image)
     except DataError as err:
         return Seen(None, err)
     return Seen(probe)
+
+
+def _decoded(probe: ImageProbe, image: ImageSource, options: CheckOptions) -> bool:
+    if probe.width * probe.height <= MAX_DECODED_PX:
+        return options.near_duplicates or options.verify == "decode"
+    if options.verify == "decode":
+        found = f"it has {probe.width} x {probe.height} pixels, more than are decoded to verify it"
+        raise refused(image, found, "cut it into tiles, or set data.verify: header")
+    return False
 
 
 def conclude(
@@ -152,20 +134,22 @@ def conclude(
     labeller = Labeller(options.label_map, options.aliases, options.policies.unknown_label)
     good: list[CheckedSample] = []
     alone: list[Sample] = []
+    labels: set[str] = set()
     for sample, look in zip(samples, seen, strict=True):
+        labels.update(sample.annotation.boxes.labels if sample.annotation else ())
         if sample.image and sample.annotation is None and not sample.faults:
             alone.append(sample)
         checked, found = _check_sample(sample, look, labeller, options)
         findings.add(found)
         good += [checked] if checked else []
-    findings.add(_unlabelled(alone, options.policies))
+    findings.add(check_unlabelled(alone, options.policies))
     if options.near_duplicates:
-        groups = near_groups({one.probe.sha256: prints[one.probe.sha256] for one in good})
-        good = [replace(one, group=groups[one.probe.sha256]) for one in good]
-    good, found = _straddling(good, options.policies)
+        good = group_copies(good, prints)
+    good, found = check_copies(good, options.policies)
     findings.add(found)
     if options.label_map is None:
-        findings.add(_lookalikes(good))
+        findings.add(check_lookalikes(good))
+    findings.add(check_aliases(options.aliases, labels))
     return Checked(tuple(good), findings.all())
 
 
@@ -268,7 +252,7 @@ def _uneven(image: ImageSource) -> Iterator[Finding]:
     """A record's own keys hold a value for each box, which cannot be told apart once boxes are left out."""
     keys = [key for key in image.extras() if key.startswith("image/object/")]
     if keys:
-        found = f"a box is left out, but {_listed(keys)} have values for all of them"
+        found = f"a box is left out, but {listed(keys)} have values for all of them"
         yield Finding("D104", "error", str(image), found, "mend the box where the records were made")
 
 
@@ -279,60 +263,9 @@ def _stale(image: ImageSource) -> Iterator[Finding]:
         yield Finding("D104", "error", str(image), found, "build from what the records were made of, or do without")
 
 
-def _unlabelled(alone: Sequence[Sample], policies: Policies) -> Iterator[Finding]:
-    if alone:
-        count = "1 image has" if len(alone) == 1 else f"{len(alone)} images have"
-        found = f"{count} no annotation: {_listed(sample.name for sample in alone)}"
-        done, fix = "they were taken as images without objects", "label them, or save an annotation without objects"
-        yield judged("D106", policies.unlabelled, str(alone[0].image), found, done, fix)
 
 
-def _straddling(
-    samples: Sequence[CheckedSample], policies: Policies,
-) -> tuple[list[CheckedSample], list[Finding]]:
-    """Copies of one picture: what is odd about them, and what is kept of those on both sides of a given split."""
-    findings: list[Finding] = []
-    same: defaultdict[str, list[CheckedSample]] = defaultdict(list)
-    for sample in samples:
-        same[sample.group].append(sample)
-    out: set[str] = set()
-    for group in same.values():
-        names, where = _listed(sample.name for sample in group), str(group[0].image)
-        if _disagree(group):
-            found = f"the same picture has different boxes: {names}"
-            findings.append(Finding("D107", "warning", where, found, "keep one of them"))
-        if {sample.given for sample in group} >= set(SPLITS):
-            found, fix = f"the same picture is in train and eval: {names}", "delete one of them"
-            done = "all of them evaluate"
-            findings.append(judged("D107", policies.straddling, where, found, done, fix))
-            if policies.straddling == "warn":
-                findings[-1] = replace(findings[-1], fix="the copies that train were left out")
-                out |= {sample.name for sample in group if sample.given != "eval"}
-    return [sample for sample in samples if sample.name not in out], findings
 
 
-def _disagree(group: Sequence[CheckedSample]) -> bool:
-    """Whether byte-identical pictures have different boxes."""
-    first: dict[str, CheckedSample] = {}
-    return any(
-        frozenset(other.boxes) != frozenset(sample.boxes)
-        for sample in group
-        if (other := first.setdefault(sample.probe.sha256, sample)) is not sample
-    )
 
 
-def _lookalikes(samples: Iterable[CheckedSample]) -> Iterator[Finding]:
-    spelt: dict[str, dict[str, CheckedSample]] = {}
-    for sample in samples:
-        for label in set(sample.boxes.labels):
-            spelt.setdefault(label.casefold(), {}).setdefault(label, sample)
-    for forms in spelt.values():
-        if len(forms) > 1:
-            found = f"labels differ only in case and become {len(forms)} classes: {_listed(sorted(forms))}"
-            yield Finding("D101", "warning", str(forms[max(forms)].image), found, "name one of them in data.aliases")
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    more = f" and {len(found) - _NAMES_SHOWN} more" if len(found) > _NAMES_SHOWN else ""
-    return ", ".join(found[:_NAMES_SHOWN]) + more

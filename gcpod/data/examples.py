@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from gcpod.data.check import CheckedSample
+from gcpod.data.checked import CheckedSample
 from gcpod.data.masks import Polygons
 from gcpod.data.model import Box
 from gcpod.data.pixels import convert, shrink_mask
@@ -85,23 +85,23 @@ def _picture(sample: CheckedSample, data: bytes) -> _Picture:
 
 
 def _features(sample: CheckedSample, options: ExampleOptions) -> dict[str, bytes]:
-    boxes, width, height = list(sample.boxes), sample.width, sample.height
+    boxes, width, height = sample.boxes, sample.width, sample.height
     name = sample.name.encode("utf-8", "surrogateescape")
     features = {
         "image/filename": _bytes([name.rpartition(b"/")[2]]),
-        "image/object/bbox/xmax": _floats([box.xmax / width for box in boxes]),
-        "image/object/bbox/xmin": _floats([box.xmin / width for box in boxes]),
-        "image/object/bbox/ymax": _floats([box.ymax / height for box in boxes]),
-        "image/object/bbox/ymin": _floats([box.ymin / height for box in boxes]),
-        "image/object/class/label": _int64([options.ids[box.label] for box in boxes]),
-        "image/object/class/text": _bytes([box.label.encode() for box in boxes]),
-        "image/object/difficult": _int64([int(box.difficult) for box in boxes]),
-        "image/object/truncated": _int64([int(box.truncated) for box in boxes]),
-        "image/object/view": _bytes([box.pose.encode() for box in boxes]),
+        "image/object/bbox/xmax": _floats(boxes.edges("xmax", width)),
+        "image/object/bbox/xmin": _floats(boxes.edges("xmin", width)),
+        "image/object/bbox/ymax": _floats(boxes.edges("ymax", height)),
+        "image/object/bbox/ymin": _floats(boxes.edges("ymin", height)),
+        "image/object/class/label": _int64([options.ids[label] for label in boxes.labels]),
+        "image/object/class/text": _bytes([label.encode() for label in boxes.labels]),
+        "image/object/difficult": _int64(boxes.flags("difficult")),
+        "image/object/truncated": _int64(boxes.flags("truncated")),
+        "image/object/view": _bytes([pose.encode() for pose in boxes.poses]),
         "image/source_id": _bytes([name]),
     }
     if options.crowd:
-        crowd = _int64([int(box.crowd) for box in boxes])
+        crowd = _int64(boxes.flags("crowd"))
         features |= {"image/object/is_crowd": crowd, "image/object/group_of": crowd}
     if options.masks:
         features["image/object/mask"] = _bytes([_mask(box, sample) for box in boxes])

@@ -11,7 +11,7 @@ from gcpod.data.images import SUFFIXES
 from gcpod.errors import DataError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image that is a file of its own; ``path`` is a plain string, as there may be a million of them."""
 
@@ -55,11 +55,26 @@ def suffix_of(name: str) -> str:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    def fail(err: OSError) -> None:
-        raise DataError("reading the folder", err.filename, str(err.strerror), "make it readable") from err
+    """Regular files only, also those behind links; a folder that links lead back to is walked once."""
+    waiting, seen = [""], set[tuple[int, int]]()
+    while waiting:
+        below = waiting.pop()
+        try:
+            status = os.stat(folder / below)  # noqa: PTH116
+            entries = () if (status.st_dev, status.st_ino) in seen else _entries(folder / below)
+        except OSError as err:
+            found = err.strerror or str(err)
+            raise DataError("reading the folder", folder / below, found, "make it readable") from err
+        seen.add((status.st_dev, status.st_ino))
+        waiting += (f"{below}{entry.name}/" for entry in entries if entry.is_dir())
+        yield from (below + entry.name for entry in entries if entry.is_file())
 
-    for root, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        base = Path(root).relative_to(folder).as_posix()
-        before = "" if base == "." else f"{base}/"
-        yield from (before + name for name in files if not name.startswith("."))
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is not hidden, but for links that lead nowhere."""
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not (entry.name.startswith(".") or _circular(entry))]
+
+
+def _circular(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry)  # noqa: PTH110

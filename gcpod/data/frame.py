@@ -67,22 +67,32 @@ def prepare_image(
 def _orientation(annotation: Annotation, probe: ImageProbe, faults: _Faults) -> int:
     """The EXIF orientation to apply. TensorFlow ignores EXIF; labelling tools differ.
 
-    Only a declared size equal to the stored one, where the two views differ in size, proves that boxes were drawn on
-    the picture as stored.
+    Only declared proportions that are those of the stored picture, and not of the turned one, prove that boxes were
+    drawn on the picture as stored.
     """
     if probe.orientation == 1 or not annotation.boxes:
         return 1
     where, turns = str(annotation.path), f"EXIF orientation {probe.orientation} turns the image"
-    declared = (annotation.width, annotation.height)
-    if probe.swaps_axes and declared == (probe.width, probe.height) and probe.width != probe.height:
+    stored, turned = _drawn_on(annotation, probe)
+    if stored:
         found = f"{turns}, its boxes were drawn without"
         faults.findings.append(Finding("D102", "warning", where, found, "it is trained as stored, on its side"))
         return 1
-    proven = probe.swaps_axes and declared == (probe.height, probe.width) and probe.width != probe.height
-    found = f"{turns}, which the trainer ignores" + (", and its boxes were drawn on it turned" if proven else "")
+    found = f"{turns}, which the trainer ignores" + (", and its boxes were drawn on it turned" if turned else "")
     fix = "set data.policies.rotation: fix if its boxes were drawn on it as viewers show it, else remove the EXIF entry"
     faults.add("D102", "rotation", where, found, "its pixels are turned", fix)
     return probe.orientation
+
+
+def _drawn_on(annotation: Annotation, probe: ImageProbe) -> tuple[bool, bool]:
+    """Whether the declared proportions are those of the picture as stored, and as turned; neither proves anything where
+    the two are alike."""
+    if not (probe.swaps_axes and annotation.width and annotation.height):
+        return False, False
+    declared, stored = annotation.width / annotation.height, probe.width / probe.height
+    if _same_shape(stored, 1 / stored):
+        return False, False
+    return _same_shape(declared, stored), _same_shape(declared, 1 / stored)
 
 
 def _frame(annotation: Annotation, width: int, height: int, faults: _Faults) -> Frame:

@@ -49,7 +49,7 @@ _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
 _BARE_MARKERS: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageProbe:
     """What the bytes of an image say.
 
@@ -96,7 +96,7 @@ class ImageProbe:
 _NAMES: Final[dict[ImageFormat, str]] = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "gif": "GIF", "webp": "WebP"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Header:
     format: ImageFormat
     width: int

@@ -48,6 +48,8 @@ class LabelMap:
         names: set[str] = set()
         ids: set[int] = set()
         for item in self.items:
+            if any("\ud800" <= char <= "\udfff" for char in item.name + item.display_name):
+                raise _wrong(f"class {item.id}", "its name holds half of a surrogate pair", "write it in UTF-8")
             if not item.name or item.name in names:
                 found = f"the name {item.name!r} is empty or used twice"
                 raise _wrong(f"class {item.id}", found, "give each class its own name")

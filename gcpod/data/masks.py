@@ -60,7 +60,13 @@ class Polygons:
         return hash(tuple(map(tuple, self.rings)))
 
     def png(self, width: int, height: int) -> bytes:
-        """A PNG of one channel, 1 inside and 0 outside; what lies beyond the image is cut off."""
+        """A PNG of one channel, 1 inside and 0 outside; what lies beyond the image is cut off.
+
+        Raises:
+            DataError: D104; more than `MAX_PIXELS` pixels.
+        """
+        if width * height > MAX_PIXELS:
+            raise _damaged(f"{width} x {height} pixels are more than a mask may have")
         pixels = bytearray(width * height)
         for ring in self.rings:
             for row, left, right in _spans(ring, height):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from gcpod.data.check import CheckedSample
+from gcpod.data.checked import CheckedSample
 from gcpod.data.formats.splitlists import HOLDERS
 from gcpod.data.formats.voc import to_voc
 from gcpod.data.images import SUFFIXES

@@ -28,6 +28,7 @@ _SIDES: Final[dict[str, Split]] = {
 }
 _WORDS = re.compile(r"[a-z]+")
 _SLASHES, _DRIVE = re.compile(r"[/\\]"), re.compile("^[A-Za-z]:")
+_EDGES, _FLAGS = ("xmin", "ymin", "xmax", "ymax"), ("difficult", "truncated", "crowd")
 UNSPECIFIED: Final = "Unspecified"
 """LabelImg's and Pascal VOC's word for a pose that nobody gave."""
 
@@ -120,6 +121,21 @@ class Boxes(Sequence[Box]):
         """The label of each box."""
         return self._labels
 
+    def edges(self, name: Literal["xmin", "ymin", "xmax", "ymax"], divisor: float = 1.0) -> array[float]:
+        """One edge of each box, divided by something such as the image's width."""
+        return array("d", [edge / divisor for edge in self._edges[_EDGES.index(name) :: 4]])
+
+    def flags(self, name: Literal["difficult", "truncated", "crowd"]) -> bytes:
+        """One flag of each box, 0 or 1."""
+        bit = _FLAGS.index(name)
+        return bytes([flags >> bit & 1 for flags in self._flags])
+
+    @property
+    def poses(self) -> Iterator[str]:
+        """The pose of each box."""
+        rare = self._rare or {}
+        return (rare[index][0] if index in rare else UNSPECIFIED for index in range(len(self)))
+
     @property
     def crowded(self) -> bool:
         """Whether one of them is a crowd."""
@@ -140,7 +156,7 @@ class Boxes(Sequence[Box]):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """What one file, or one part of a file, says of one image.
 
@@ -215,7 +231,7 @@ class ImageSource(Protocol):
     def __str__(self) -> str: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """An image with its annotation, or one of them alone.
 

@@ -69,6 +69,11 @@ def _decoding(where: object) -> Iterator[None]:
         raise refused(where, f"it cannot be decoded{why}", "save the image again, or delete it") from err
 
 
+_SUMMED: Final = frozenset({"L", "LA", "RGB", "RGBA", "CMYK"})
+MAX_DECODED_PX: Final = 89_000_000
+"""Pillow takes more for an attack (Image.MAX_IMAGE_PIXELS)."""
+
+
 def read_header(data: bytes, kind: str, where: object) -> tuple[int, int, str, int, int]:
     """Width and height in pixels, Pillow's mode, EXIF orientation and number of frames of a BMP, GIF or WebP.
 
@@ -93,12 +98,18 @@ def fingerprint(data: bytes, where: object) -> bytes:
     """
     from PIL import Image
 
-    with _decoding(where), Image.open(BytesIO(data)) as image:
-        drafted = image.draft("RGB", (_DECODED_PX, _DECODED_PX)) if image.format == "JPEG" else None
-        image.load()
+    with _decoding(where), Image.open(BytesIO(data)) as opened:
+        drafted = opened.draft("RGB", (_DECODED_PX, _DECODED_PX)) if opened.format == "JPEG" else None
+        opened.load()
+        image: Image.Image = opened
+        # The last block of a picture shrunk by a whole factor is filled only partly.
+        width, height = drafted[1][2:] if drafted else image.size
+        if not drafted and (factor := min(image.size) // _DECODED_PX) > 1 and image.mode in _SUMMED:
+            # A large picture is shrunk before copies of it are made in other modes.
+            width, height = image.width / factor, image.height / factor
+            image = image.reduce(factor)
         small = _plain(image).convert("RGB")
-        # A JPEG drafted at 1/8 ends with a block that its picture fills only partly.
-        box = (0, 0, min(drafted[1][2], small.width), min(drafted[1][3], small.height)) if drafted else None
+        box = (0, 0, min(width, small.width), min(height, small.height))
         cells: bytes = small.resize((GRID, GRID), Image.Resampling.BILINEAR, box=box).tobytes()
         return cells
 

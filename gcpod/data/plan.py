@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Final, Literal
 
-from gcpod.data.check import CheckedSample
+from gcpod.data.checked import CheckedSample
 from gcpod.data.examples import ExampleOptions
 from gcpod.data.labelmap import LabelMap, render_pbtxt
 from gcpod.data.model import SPLITS, Box, Split
@@ -115,11 +115,21 @@ def plan_dataset(
     if len({sample.group for sample in samples}) < 2:
         raise DataError(
             "splitting", f"{len(samples)} images", "there is only one distinct picture, so none could evaluate",
-            "label at least two",
+            "label at least two, or set data.near_duplicates: false if they do differ", code="D107",
         )
-    pictures = [Picture(sample.group, sample.given, frozenset(sample.boxes.labels)) for sample in samples]
+    shared: dict[frozenset[str], frozenset[str]] = {}
+    sets = (frozenset(sample.boxes.labels) for sample in samples)
+    pictures = [
+        Picture(sample.group, sample.given, shared.setdefault(labels, labels))
+        for sample, labels in zip(samples, sets, strict=True)
+    ]
     sides = plan_split(pictures, options.eval_fraction)
     by_side = {split: [one for one, side in zip(samples, sides, strict=True) if side == split] for split in SPLITS}
+    if not by_side["train"]:
+        raise DataError(
+            "splitting", f"{len(samples)} images", "each picture that would train is a copy of one that evaluates",
+            "delete the copies, or set data.policies.straddling: warn", code="D107",
+        )
     shards = tuple(shard for split in SPLITS for shard in _deal(split, by_side[split], options))
     chosen = label_map or LabelMap.derive(labels)
     example = ExampleOptions(
@@ -156,9 +166,9 @@ def _digest(
             known = [sample.name, probe.sha256, probe.format, sample.width, sample.height]
             total.update(json.dumps(known).encode())
             for box in sample.boxes:
-                total.update(json.dumps(_told(box, sample)).encode())
+                total.update(json.dumps(_told(box)).encode())
             for key, feature in sorted(sample.image.extras().items()):
-                total.update(f"{key}\n".encode() + feature)
+                total.update(json.dumps([key, len(feature)]).encode() + feature)
             if sample.conversion:
                 converted = True
                 total.update(json.dumps(astuple(sample.conversion)).encode())
@@ -168,7 +178,7 @@ def _digest(
     return total.hexdigest()
 
 
-def _told(box: Box, sample: CheckedSample) -> list[object]:
-    mask = hashlib.sha256(box.mask.png(sample.width, sample.height)).hexdigest() if box.mask else None
+def _told(box: Box) -> list[object]:
+    mask = hashlib.sha256(repr(box.mask).encode()).hexdigest() if box.mask else None
     edges = [box.xmin, box.ymin, box.xmax, box.ymax]
     return [box.label, *edges, box.difficult, box.truncated, box.crowd, box.pose, mask]

@@ -11,6 +11,7 @@ from gcpod.data.files import walk, with_suffix
 from gcpod.data.formats.coco import sniff_coco
 from gcpod.data.formats.tables import sniff_table
 from gcpod.data.formats.tfrecord import record_files, sniff_tfrecord
+from gcpod.data.formats.voc import sniff_voc
 from gcpod.data.formats.vott1 import sniff_vott1
 from gcpod.data.formats.yolo import sniff_yolo
 from gcpod.errors import DataError
@@ -68,7 +69,8 @@ def recognise(where: Path, wanted: str = "auto") -> Source:
     chosen = [kind for kind in NAMES if kind in found and wanted in ("auto", kind)]
     if not chosen:
         what = "no labels in a format known here" if wanted == "auto" else f"nothing of the format {wanted}"
-        fix = "give the folder or file with the labels: " + ", ".join(NAMES.values())
+        fix = "name the folder or file with the labels as annotations (data.annotations, --annotations); known are "
+        fix += ", ".join(NAMES.values())
         raise DataError("looking for annotations in", where, what, fix, code="D104")
     first = chosen[0]
     return Source(first, folder, found[first], tuple(kind for kind in NAMES if kind in found and kind != first))
@@ -93,7 +95,7 @@ def _in_files(files: Sequence[Path]) -> Iterator[tuple[Format, tuple[str, ...]]]
 
     if all_are(sniff_tfrecord):
         yield "tfrecord", names
-    elif all_are(lambda path: path.suffix.lower() == ".xml"):
+    elif all_are(sniff_voc):
         yield "voc", names
     elif all_are(lambda path: path.suffix.lower() in (".yaml", ".yml")):
         yield "yolo", names
@@ -113,7 +115,7 @@ def _in_folder(folder: Path) -> Iterator[tuple[Format, tuple[str, ...]]]:
     if sniff_vott1(folder):
         yield "vott1", ()
     xml = with_suffix(names, (".xml",))
-    if xml:
+    if any(sniff_voc(folder / name) for name in xml):
         yield "voc", tuple(xml)
     if sniff_yolo(folder):
         yield "yolo", ()

@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 from urllib.parse import unquote
 
 from gcpod.data.files import ImageFile, suffix_of, walk, with_suffix
 from gcpod.data.formats.coco import read_coco
 from gcpod.data.formats.openimages import descriptions_beside
+from gcpod.data.formats.splitlists import HOLDERS
 from gcpod.data.formats.tables import read_tables
 from gcpod.data.formats.tfrecord import read_tfrecords
 from gcpod.data.formats.voc import read_voc_files
@@ -27,9 +27,6 @@ from gcpod.data.model import Annotation, ImageSource, Labels, Sample, side_of
 from gcpod.data.recognise import Source, recognise
 from gcpod.errors import DataError
 from gcpod.status import Finding
-
-_TOP: Final = frozenset({"images", "labels", "jpegimages", "annotations"})
-"""Folders that tell images from labels, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ def scan_dataset(
     """Reads all annotations, walks the image folder and pairs what is there.
 
     An annotation of a format with a file for each image belongs to the image with its own relative path but for the
-    suffix; failing that to the only image left of its bare name (a flat annotation folder beside images in
-    subfolders), failing that, as all others, to the image that it names.
+    suffix; failing that to the only image left of its bare name where one of the two has no folder (a flat annotation
+    folder beside images in subfolders), failing that, as all others, to the image that it names.
 
     Args:
         images: folder of the images, or of TFRecords.
@@ -103,18 +100,18 @@ def _images(folder: Path) -> list[str]:
 
 def _paired(labels: Labels, images: Mapping[str, ImageSource], folder: Path) -> tuple[Sample, ...]:
     keys: list[Annotation | str] = [*labels.annotations, *labels.broken]
-    pairs, many = _pair(keys, list(images), _Beside(folder))
+    pairs, many, lost = _pair(keys, list(images), _Beside(folder))
     by_image = {name: keys[index] for index, name in pairs.items()}
     samples = [_sample(name, image, by_image.get(name), labels) for name, image in images.items()]
     for index, key in enumerate(keys):
         if index not in pairs:
-            samples.append(_alone(key, many.get(index), labels))
+            samples.append(_alone(key, many.get(index), lost.get(index), labels))
     return tuple(sorted(samples, key=lambda sample: sample.name))
 
 
 def _sample(name: str, image: ImageSource, key: Annotation | str | None, labels: Labels) -> Sample:
     top, slash, rest = name.partition("/")
-    if slash and top.lower() in _TOP:
+    if slash and top.lower() in HOLDERS:
         top, slash, rest = rest.partition("/")
     given = side_of(top) if slash else None
     if isinstance(key, Annotation):
@@ -123,19 +120,26 @@ def _sample(name: str, image: ImageSource, key: Annotation | str | None, labels:
     return Sample(name, image, None, given, faults)
 
 
-def _alone(key: Annotation | str, candidates: list[str] | None, labels: Labels) -> Sample:
+def _alone(key: Annotation | str, candidates: list[str] | None, lost: str | None, labels: Labels) -> Sample:
     if isinstance(key, str):
         return Sample(key, None, None, None, (labels.broken[key],))
-    faults = (_ambiguous(str(key.path), candidates),) if candidates else ()
+    faults: tuple[Finding, ...] = ()
+    if candidates:
+        faults = (_ambiguous(str(key.path), candidates),)
+    elif lost:
+        found = f"its image {lost} has another annotation already, so this one was left out"
+        faults = (Finding("D106", "warning", str(key.path), found, "delete one of the two"),)
     return Sample(str(key.path), None, key, key.given, faults)
 
 
 def _pair(
     keys: Sequence[Annotation | str], images: Sequence[str], beside: _Beside,
-) -> tuple[dict[int, str], dict[int, list[str]]]:
-    """Returns image by the number of its annotation, and the candidates of those that have too many of them."""
+) -> tuple[dict[int, str], dict[int, list[str]], dict[int, str]]:
+    """Returns image by the number of its annotation, the candidates of those that have too many of them, and the image
+    that another annotation took before."""
     pairs: dict[int, str] = {}
     many: dict[int, list[str]] = {}
+    lost: dict[int, str] = {}
     taken: set[str] = set()
     steps: tuple[tuple[Callable[[str], str], Callable[[Annotation | str], str]], ...] = (
         (_stem, lambda key: _stem(_stem_of(key))),
@@ -151,7 +155,10 @@ def _pair(
             if number in pairs or number in many:
                 continue
             wanted = of_key(key)
-            found = [image for image in index.get(wanted, ()) if image not in taken] if wanted else []
+            meant = [image for image in index.get(wanted, ()) if _may_belong(image, key)] if wanted else []
+            found = [image for image in meant if image not in taken]
+            if meant and not found:
+                lost.setdefault(number, meant[0])
             if len(found) > 1:
                 claimed = key.claimed if isinstance(key, Annotation) else ""
                 found = [image for image in found if _base(image) == claimed] or found
@@ -160,14 +167,26 @@ def _pair(
             elif found:
                 pairs[number] = found[0]
                 taken.add(found[0])
-    return pairs, many
+    return pairs, many, lost
+
+
+def _may_belong(image: str, key: Annotation | str) -> bool:
+    """Whether their folders say nothing against it: one has none, or the end of one is the other."""
+    stem = _stem_of(key)
+    folder = _folder(_stem(stem) if stem else _claimed_path(key))
+    own = _folder(_stem(image))
+    return f"/{own}".endswith(f"/{folder}") or f"/{folder}".endswith(f"/{own}") or not (own and folder)
+
+
+def _folder(name: str) -> str:
+    return "/".join(part for part in name.split("/")[:-1] if part.lower() not in HOLDERS).lower()
 
 
 class _Beside:
     """The claimed name as one in the annotation file's own folder, where that lies below the image folder."""
 
     def __init__(self, images: Path) -> None:
-        self._root = f"{images}/"
+        self._root = "" if images == Path() else f"{images}/"
         self._folders: dict[Path, str] = {}
 
     def __call__(self, key: Annotation | str) -> str:
@@ -175,7 +194,7 @@ class _Beside:
         if isinstance(key, str) or not claimed:
             return ""
         if key.path not in self._folders:
-            folder = f"{key.path.parent}/"
+            folder = "" if key.path.parent == Path() else f"{key.path.parent}/"
             self._folders[key.path] = folder.removeprefix(self._root) if folder.startswith(self._root) else ""
         return (self._folders[key.path] + claimed).lower()
 
@@ -207,7 +226,7 @@ def _stem(name: str) -> str:
     last = last[: len(last) - len(suffix)] if suffix in SUFFIXES else last
     if not slash:
         return last
-    return "/".join([*(part for part in folder.split("/") if part.lower() not in _TOP), last])
+    return "/".join([*(part for part in folder.split("/") if part.lower() not in HOLDERS), last])
 
 
 def _bare_stem(name: str) -> str:

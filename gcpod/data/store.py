@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -20,6 +21,7 @@ from gcpod.errors import DataError
 from gcpod.records import Writable
 
 _ASIDE: Final = ".building"
+_SHARD: Final = re.compile(r"(train|eval)-\d{5}-of-\d{5}\.tfrecord(\.gz)?", re.ASCII)
 
 
 class ShardStore(Protocol):
@@ -112,7 +114,8 @@ class FolderStore:
     def shard(self, plan: DatasetPlan, name: str) -> Iterator[BinaryIO]:
         part = self.aside(plan) / f"{name}.part"
         try:
-            with part.open("wb", buffering=0) as file:
+            # Buffered: a raw file may write less than it was given, and only says so.
+            with part.open("wb") as file:
                 yield file
             part.replace(part.with_name(name))
         finally:
@@ -128,13 +131,13 @@ class FolderStore:
         aside, out = self.aside(plan), self.out
         (aside / LABEL_MAP_NAME).write_bytes(render_pbtxt(plan.label_map).encode())
         (aside / MANIFEST_NAME).write_bytes(manifest.to_json().encode())
-        stale: set[str] = set()
-        with suppress(DataError):
-            stale = {shard.name for shard in read_manifest(out).shards} - {shard.name for shard in manifest.shards}
         for name in (*(shard.name for shard in manifest.shards), LABEL_MAP_NAME, MANIFEST_NAME):
             (aside / name).replace(out / name)
-        for name in stale:
-            (out / name).unlink(missing_ok=True)
+        named = {shard.name for shard in manifest.shards}
+        for path in out.iterdir():
+            # Of an earlier dataset here, or of a build that was killed while it moved its shards.
+            if _SHARD.fullmatch(path.name) and path.name not in named:
+                path.unlink(missing_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
         return manifest
 

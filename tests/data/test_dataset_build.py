@@ -111,10 +111,10 @@ def test_the_same_input_gives_the_same_bytes_wherever_it_lies(raccoon: Path, tmp
 def test_the_bytes_are_those_of_every_other_machine(raccoon: Path, tmp_path: Path) -> None:
     build_dataset(DatasetRequest(raccoon / "images", raccoon / "annotations", tmp_path))
     assert sums(tmp_path) == {
-        "train-00000-of-00001.tfrecord": "654350b250a8d955aec33051c1a66ce6722d243496b6b8935c08735c08b1c582",
-        "eval-00000-of-00001.tfrecord": "b36970ec535bdc0ac2b47df78a5dae398f442e182e8776dd323fc10c8feab5c1",
+        "train-00000-of-00001.tfrecord": "0c4a3988fff0ec07ed769f33dcba107d8655d47dd41a062ce750fa6032ca1ca6",
+        "eval-00000-of-00001.tfrecord": "c9d15a2e8892e189e37a891cccf399faab9042db2c6b1eaaad1db46a512592d4",
         "label_map.pbtxt": "e394ce7a0c5a8cf8986e41f8993c507f93807b0cb64103df6c1012a593ae332d",
-        "manifest.json": "9125a0de7e0630c09b89c35d00a4a0810516ba5121f03a5db8cf14a26df5cadc",
+        "manifest.json": "021159170265331d4002bc74576a10dda3ebdab93f21ad9655474b96219f411a",
     }, "other bytes for the same input: raise FORMAT_VERSION in gcpod/data/plan.py and take these sums anew"
 
 
@@ -322,3 +322,60 @@ def test_the_demo_is_the_same_for_a_seed_and_fit_for_training(tmp_path: Path) ->
         assert all(36 <= box.xmax - box.xmin <= 72 and box.xmin > 0 and box.ymax < 160 for box in boxes)
     with pytest.raises(DataError, match="do not fit"):
         draw_demo(tmp_path, size=70)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from gcpod.data.build import DatasetRequest, build_dataset
+from gcpod.errors import GcpodError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+images, out = map(Path, sys.argv[1:])
+try:
+    build_dataset(DatasetRequest(images, None, out))
+except GcpodError as err:
+    print(err)
+"""
+
+
+def test_a_disk_that_takes_only_a_part_is_an_error(dataset: Dataset) -> None:
+    small(dataset)
+    command = [sys.executable, "-c", FULL_DISK, str(dataset.images), str(dataset.out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("E102: writing the dataset to ")
+    assert not list(dataset.out.glob("*.tfrecord"))
+
+
+SEEDED = """
+import sys
+from pathlib import Path
+from gcpod.data.build import DatasetRequest, build_dataset
+print(build_dataset(DatasetRequest(Path(sys.argv[1]), None, Path(sys.argv[2]))).digest)
+"""
+
+
+def test_the_digest_does_not_depend_on_how_python_hashes(dataset: Dataset) -> None:
+    small(dataset)
+    names = ("Cat", "cat", "Dog", "dog", "Cow", "cow", "Emu", "emu")
+    dataset.add("many.jpg", *(Box(name, 1, 1, 9 + index, 9) for index, name in enumerate(names)))
+    digests = set()
+    for seed in "012":
+        command = [sys.executable, "-c", SEEDED, str(dataset.images), str(dataset.folder / seed)]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        digests.add(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    assert len(digests) == 1
+
+
+def test_shards_that_a_killed_move_left_are_removed(dataset: Dataset) -> None:
+    request = small(dataset)
+    build_dataset(request)
+    for name in ("train-00000-of-00004.tfrecord", "eval-00001-of-00009.tfrecord.gz"):
+        (dataset.out / name).write_bytes(b"left")
+    (dataset.out / "notes.tfrecord").write_bytes(b"mine")
+    dataset.add("new.jpg", GOOD, data=picture((0, 99, 0)))
+    manifest = build_dataset(request)
+    assert {path.name for path in dataset.out.glob("*.tfrecord*")} == {
+        "notes.tfrecord", *(shard.name for shard in manifest.shards),
+    }

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gcpod.data.boxes import Frame, check_box
-from gcpod.data.check import Checked, CheckOptions, examine
+from gcpod.data.check import CheckOptions, examine
+from gcpod.data.checked import Checked
 from gcpod.data.labelmap import LabelMap
 from gcpod.data.model import Box
 from gcpod.data.scan import scan_dataset

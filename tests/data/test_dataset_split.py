@@ -136,3 +136,16 @@ def test_words_that_name_a_side() -> None:
 def test_a_fraction_out_of_range(fraction: float) -> None:
     with pytest.raises(SpecError, match="eval fraction"):
         plan_split([], fraction)
+
+
+def test_a_copy_that_no_side_names_goes_with_one_that_a_side_names() -> None:
+    for digest in many(40):
+        pictures = [Picture(digest, "train"), Picture(digest), Picture("a" * 64, "eval")]
+        assert plan_split(pictures) == ("train", "train", "eval")
+
+
+def test_pictures_with_copies_evaluate_no_more_often_than_others() -> None:
+    digests = many(4000)
+    lowest = [min(digests[start : start + 10]) for start in range(0, 4000, 10)]
+    share = plan_split([Picture(one) for one in lowest]).count("eval") / len(lowest)
+    assert 0.06 < share < 0.14

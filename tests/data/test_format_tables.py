@@ -435,3 +435,11 @@ def test_damaged_tables_are_read_or_fail_with_a_code(data: st.DataObject) -> Non
 def test_any_bytes_fail_with_a_code(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         assert outcome(lambda: read(Path(folder), data)) == "D104"
+
+
+def test_a_table_of_nothing_but_faults_is_told_up_to_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("filename,class,xmin,ymin,xmax,ymax\n" + "a.jpg,cat,1,1,x,9\n" * 10_020, encoding="utf-8")
+    faults = read_tables([path]).faults
+    assert len(faults) == 10_000
+    assert faults[-1].found == "there are 21 more of the kind"

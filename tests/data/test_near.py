@@ -127,12 +127,44 @@ def test_copies_never_straddle_the_split(tmp_path: Path) -> None:
             image = photo(seed)
             dataset.add(f"{seed}-a.jpg", CAT, data=encoded(image, "JPEG", quality=95), size=SIZE)
             dataset.add(f"{seed}-b.jpg", CAT, data=encoded(image, "JPEG", quality=40), size=SIZE)
-            dataset.add(f"{seed}-c.png", CAT, data=encoded(image.resize((64, 64))), size=(64, 64))
+            half = Box("cat", 2.5, 3, 30, 20)
+            dataset.add(f"{seed}-c.png", half, data=encoded(image.resize((64, 64))), size=(64, 64))
         request = DatasetRequest(dataset.images, None, dataset.out, eval_fraction=0.5)
         told += straddling(folder, request)
         without += straddling(folder, replace(request, near_duplicates=False))
     assert told == 0
     assert without > 10
+
+
+def test_what_moves_before_a_fixed_camera_makes_pictures_different(dataset: Dataset) -> None:
+    for index in range(24):
+        scene = photo(index % 2).convert("RGB")
+        left, top = 5 * (index % 12), 9 * (index % 12)
+        scene.paste((250, 250, 250), (left, top, left + 6, top + 6))
+        folder = "test" if index % 12 in (0, 7) else "train"
+        box = Box("fly", left, top, left + 6, top + 6)
+        dataset.add(f"{folder}/{index}.png", box, data=encoded(scene), size=SIZE)
+    manifest = build_dataset(DatasetRequest(dataset.images, None, dataset.out))
+    assert (manifest.images, manifest.findings) == ({"train": 20, "eval": 4}, ())
+
+
+def test_as_many_pictures_of_one_scene_as_a_camera_makes_are_grouped_in_no_time() -> None:
+    prints = {f"{index:05}": bytes([100 + index % 3]) * CELLS for index in range(4000)}
+    assert set(near_groups(prints).values()) == {"00000"}
+    boxes = {name: ((int(name) % 40 / 50, 0.1, int(name) % 40 / 50 + 0.01, 0.2),) for name in prints}
+    assert set(near_groups(prints, boxes).values()) == {"00000"}
+    apart = {name: ((index % 2 / 2, 0.1, index % 2 / 2 + 0.1, 0.2),) for index, name in enumerate(prints)}
+    assert set(near_groups(prints, apart).values()) == {"00000", "00001"}
+
+
+def test_one_box_that_agrees_makes_a_copy_and_none_at_all_goes_along() -> None:
+    prints = {name: bytes([100]) * CELLS for name in "abcde"} | {"z": bytes([200]) * CELLS}
+    first, second, third = ((x, 0.1, x + 0.2, 0.4) for x in (0.1, 0.4, 0.7))
+    boxes = {"a": (first, second), "b": (third, first), "c": (second,), "d": (third,), "z": (first,)}
+    assert near_groups(prints, boxes) == {"a": "a", "b": "a", "c": "a", "d": "a", "e": "a", "z": "z"}
+    del boxes["b"], prints["b"]
+    assert near_groups(prints, boxes) == {"a": "a", "c": "a", "d": "d", "e": "a", "z": "z"}
+    assert near_groups({"e": prints["e"], "d": prints["d"], "f": prints["e"]}, boxes) == {"d": "d", "e": "d", "f": "d"}
 
 
 def test_copies_across_a_given_split_are_told(dataset: Dataset) -> None:

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from PIL import Image, ImageOps
 
 from gcpod.data.boxes import LEFT_OUT
 from gcpod.data.build import DatasetError, DatasetRequest, build_dataset, check_dataset
-from gcpod.data.check import Checked
+from gcpod.data.checked import Checked
 from gcpod.data.labelmap import LabelItem, LabelMap
 from gcpod.data.model import Box
 from gcpod.data.pixels import ORIENTATION_TAG
+from gcpod.errors import DataError
 from gcpod.spec import Policies, Policy
 
 from .making import Dataset
@@ -48,6 +52,7 @@ def malformed(dataset: Dataset) -> None:
 def straddling(dataset: Dataset) -> None:
     dataset.add("train/bad.jpg", GOOD, data=plain(2))
     dataset.add("test/bad2.jpg", GOOD, data=plain(2))
+    dataset.add("train/other.jpg", OTHER, data=plain(3))
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,11 @@ FAULTS: dict[str, Fault] = {
                    {"bad.webp": (GOOD,)}, NONE, "converted"),
     "missing_image": Fault("D106", lambda one: one.xml("bad.xml", [GOOD]), None, NONE),
     "unlabelled": Fault("D106", lambda one: one.image("bad.jpg", plain(2)), {"bad.jpg": ()}, NONE,
-                        "images without objects"),
-    "straddling": Fault("D107", straddling, {"test/bad2.jpg": (GOOD,), "train/bad.jpg": (GOOD,)},
-                        {"test/bad2.jpg": (GOOD,)}, "all of them evaluate", "copies that train were left out"),
+                        "images without objects", "they were left out"),
+    "straddling": Fault("D107", straddling,
+                        {"test/bad2.jpg": (GOOD,), "train/bad.jpg": (GOOD,), "train/other.jpg": (OTHER,)},
+                        {"test/bad2.jpg": (GOOD,), "train/other.jpg": (OTHER,)}, "all of them evaluate",
+                        "copies that train were left out"),
 }
 CHOICES = [(field.name, policy) for field in fields(Policies) for policy in field.metadata["choices"]]
 
@@ -185,7 +192,7 @@ def test_a_label_map_that_came_with_the_labels_is_renamed(dataset: Dataset) -> N
     }
     assert texts(dataset, aliases={"zebra": "quagga"})["zebra.jpg"] == (("quagga",), (1,))
     merged = texts(dataset, aliases={"zebra": "horse"})
-    assert merged == {"zebra.jpg": (("horse",), (2,)), "horse.jpg": (("horse",), (2,)), "ant.jpg": (("ant",), (1,))}
+    assert merged == {"zebra.jpg": (("horse",), (2,)), "horse.jpg": (("horse",), (2,)), "ant.jpg": (("ant",), (3,))}
 
 
 def test_an_image_resized_since_takes_its_boxes_along(dataset: Dataset) -> None:
@@ -304,8 +311,8 @@ def test_straddling_copies_all_evaluate_or_leave_the_training(dataset: Dataset) 
         dataset.add(f"train/{index}.jpg", GOOD, data=plain(10 + index))
         dataset.add(f"test/{index}.jpg", GOOD, data=plain(20 + index))
     straddling(dataset)
-    assert build_dataset(request(dataset)).images == {"train": 3, "eval": 5}
-    assert build_dataset(request(dataset, policies=Policies(straddling="warn"))).images == {"train": 3, "eval": 4}
+    assert build_dataset(request(dataset)).images == {"train": 4, "eval": 5}
+    assert build_dataset(request(dataset, policies=Policies(straddling="warn"))).images == {"train": 4, "eval": 4}
     with pytest.raises(DatasetError, match="is in train and eval"):
         build_dataset(request(dataset, policies=Policies(straddling="error")))
 
@@ -322,3 +329,54 @@ def test_images_without_annotation_are_recorded_as_images_without_objects(datase
     found = recorded(manifest)
     assert found.keys() == {"a.jpg", "alone.jpg"}
     assert found["alone.jpg"].floats("image/object/bbox/xmin") == ()
+
+
+def test_a_split_of_copies_alone_is_refused_whatever_the_policy(dataset: Dataset) -> None:
+    for index in range(3):
+        for side in ("train", "test"):
+            dataset.add(f"{side}/{index}.jpg", GOOD, data=plain(index))
+    for policy in get_args(Policy):
+        with pytest.raises(DataError, match=r"D107: .*(copy of one that evaluates|in train and eval)"):
+            build_dataset(request(dataset, policies=Policies(straddling=policy)))
+
+
+@pytest.mark.parametrize(("declared", "turns"), [
+    ((100, 50), False), ((50, 25), False), ((50, 100), True), ((25, 50), True),
+])
+def test_declared_proportions_tell_which_way_the_picture_was_seen(
+    dataset: Dataset, declared: tuple[int, int], turns: bool,
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = BytesIO()
+    Image.new("RGB", (100, 50)).save(out, "JPEG", exif=exif)
+    factor = max(declared) / 100
+    box = Box("cat", 2 * factor, 2 * factor, 40 * factor, 20 * factor)
+    dataset.add("a.jpg", box, data=out.getvalue(), size=declared)
+    [sample] = check(dataset, policies=Policies(rotation="fix")).samples
+    assert (sample.width, sample.height) == ((50, 100) if turns else (100, 50))
+    assert sample.boxes[0] == Box("cat", 2, 2, 40, 20)
+
+
+def test_an_alias_that_nothing_has_is_told(dataset: Dataset) -> None:
+    dataset.add("a.jpg", Box("raccoon", 1, 1, 9, 9))
+    [finding] = check(dataset, aliases={"racoon": "bear"}).findings
+    assert (finding.code, finding.where, finding.fix) == ("D101", "data.aliases", "did you mean 'raccoon'?")
+
+
+def test_a_very_large_image_is_only_decoded_when_it_is_asked_for(dataset: Dataset) -> None:
+    data = plain(1, "PNG").replace(struct.pack(">II", 100, 50), struct.pack(">II", 20_000, 20_000), 1)
+    head = data[12:29]
+    data = data.replace(data[29:33], zlib.crc32(head).to_bytes(4, "big"), 1)
+    dataset.add("a.png", GOOD, data=data, size=(20_000, 20_000))
+    assert check(dataset).findings == ()
+    [finding] = check(dataset, verify="decode").findings
+    assert "more than are decoded to verify it" in finding.found
+
+
+def test_copies_are_not_materialised_into_what_they_were_read_from(dataset: Dataset) -> None:
+    for index in range(3):
+        dataset.add(f"{index}.jpg", GOOD, data=plain(index))
+    with pytest.raises(DataError, match="where the next build would find the copies"):
+        build_dataset(request(dataset, materialise=dataset.images / "split"))
+    assert not dataset.out.exists()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gcpod.data.build import CheckedDataset, DatasetRequest, check_dataset
-from gcpod.data.check import Checked
+from gcpod.data.checked import Checked
 from gcpod.data.labelmap import LabelMap
 from gcpod.data.model import SPLITS, Box, ImageSource
 from gcpod.data.plan import DatasetPlan, plan_dataset

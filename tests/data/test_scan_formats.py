@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -483,3 +485,92 @@ def test_records_are_taken_where_there_is_no_image(dataset: Dataset) -> None:
     table = "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,9,9\n"
     (dataset.out / "labels.csv").write_text(table, encoding="utf-8")
     assert scan_dataset(dataset.out).source.format == "tfrecord"
+
+
+def paired(images: Path, annotations: Path | None = None) -> dict[str, bool]:
+    samples = scan_dataset(images, annotations).samples
+    return {one.name: one.annotation is not None for one in samples if one.image}
+
+
+def test_a_name_in_another_folder_is_another_image(dataset: Dataset) -> None:
+    for name in ("cats/1.jpg", "dogs/1.jpg", "dogs/2.jpg"):
+        dataset.image(name, picture_of(name))
+    for name in ("cats/1", "birds/1", "dogs/2"):
+        dataset.xml(f"../ann/{name}.xml", [Box("cat", 1, 2, 30, 40)], filename="1.jpg")
+    assert paired(dataset.images, dataset.folder / "ann") == {
+        "cats/1.jpg": True, "dogs/1.jpg": False, "dogs/2.jpg": True,
+    }
+    labels = claim(dataset, "csv", ["cats/1.jpg", "birds/1.jpg", "else/dogs/2.jpg"])
+    assert paired(dataset.images, labels) == {"cats/1.jpg": True, "dogs/1.jpg": False, "dogs/2.jpg": True}
+
+
+def test_a_second_annotation_of_an_image_is_told(dataset: Dataset) -> None:
+    dataset.add("a.jpg", Box("cat", 1, 2, 30, 40))
+    dataset.xml("b.xml", [Box("dog", 1, 2, 30, 40)], filename="a.jpg")
+    checked = check_dataset(DatasetRequest(dataset.images, None, dataset.out)).checked
+    [finding] = checked.findings
+    assert (finding.code, Path(finding.where).name) == ("D106", "b.xml")
+    assert "its image a.jpg has another annotation already" in finding.found
+
+
+def test_folders_behind_links_count_and_circles_and_pipes_do_not(dataset: Dataset) -> None:
+    real = dataset.folder / "real"
+    real.mkdir()
+    dataset.add("../real/a.jpg", Box("cat", 1, 2, 30, 40))
+    (dataset.images / "train").symlink_to(real)
+    (dataset.images / "circle").symlink_to(dataset.images)
+    (dataset.images / "nowhere.jpg").symlink_to(dataset.folder / "nowhere")
+    os.mkfifo(dataset.images / "pipe.jpg")
+    assert paired(dataset.images) == {"train/a.jpg": True}
+
+
+def test_any_xml_is_no_annotation(dataset: Dataset) -> None:
+    dataset.image("a.jpg")
+    put(dataset.images / "a.txt", "0 0.5 0.5 0.2 0.2\n")
+    put(dataset.images / "classes.txt", "cat\n")
+    put(dataset.images / "project.xml", "<project/>")
+    assert scan_dataset(dataset.images).source.format == "yolo"
+
+
+def test_shards_that_are_missing_or_empty_are_errors(dataset: Dataset) -> None:
+    for index in range(9):
+        dataset.add(f"{index}.jpg", Box("cat", 1, 2, 30, 40), data=picture_of("x" * index + "y"))
+    manifest = build_dataset(DatasetRequest(dataset.images, None, dataset.out, 0.3, shard_examples=2))
+    train = manifest.shard_paths("train")
+    assert len(train) > 2
+    train[0].write_bytes(b"")
+    train[1].unlink()
+    faults = scan_dataset(dataset.out).faults
+    assert [(one.code, one.severity, Path(one.where).name) for one in faults] == [
+        ("D104", "error", train[1].name), ("D104", "error", train[0].name),
+    ]
+
+
+def test_places_within_a_finding_are_relative_too(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.image("a.jpg", picture_of("one"))
+    dataset.image("b.jpg", picture_of("other"))
+    table = "filename,class,xmin,ymin,xmax,ymax\na.jpg,cat,1,1,9,9\n"
+    put(dataset.images / "train_labels.csv", table + "b.jpg,cat,1,1,9,9\n")
+    put(dataset.images / "test_labels.csv", table)
+    moved = tmp_path / "elsewhere" / "deeper"
+    shutil.copytree(dataset.images, moved)
+    one, two = (build_dataset(DatasetRequest(at, None, tmp_path / name)) for at, name in (
+        (dataset.images, "one"), (moved, "two"),
+    ))
+    assert one.findings
+    assert one.digest == two.digest
+    assert str(tmp_path) not in one.to_json()
+
+
+def test_the_spelling_of_the_folder_does_not_matter(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for side in ("x", "y"):
+        dataset.image(f"{side}/a.jpg", picture_of(side))
+        put(dataset.images / side / "l.json", json.dumps({
+            "images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "cat"}],
+            "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]}],
+        }))
+    monkeypatch.chdir(dataset.images)
+    expected = paired(dataset.images)
+    assert paired(Path()) == paired(Path("../images")) == expected

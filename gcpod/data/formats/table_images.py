@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import Final
 from urllib.parse import unquote
 
 from gcpod.data.formats.openimages import FLAGS
@@ -17,6 +18,8 @@ from gcpod.data.model import Box, Split, side_in
 from gcpod.status import Finding, Severity
 
 _MAX_PIXELS = 1 << 31
+MAX_FAULTS: Final = 9_999
+"""Of one file that are told apart; a table of nothing but faults shall not fill the memory."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class Table:
     names: Mapping[str, str]
     images: dict[str, ImageRows] = field(default_factory=dict)
     faults: list[tuple[int, Finding]] = field(default_factory=list)
+    told: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -59,10 +63,16 @@ class Table:
         return side_in(self.path.stem)
 
     def fault(self, line: int, found: str, fix: str, severity: Severity = "error") -> None:
-        self.faults.append((line, Finding("D104", severity, place(self.path, line), found, fix)))
+        self.told += 1
+        if self.told <= MAX_FAULTS:
+            self.faults.append((line, Finding("D104", severity, place(self.path, line), found, fix)))
 
     def sorted_faults(self) -> list[Finding]:
-        return [finding for _, finding in sorted(self.faults, key=lambda fault: fault[0])]
+        kept = [finding for _, finding in sorted(self.faults, key=lambda fault: fault[0])]
+        if self.told > MAX_FAULTS:
+            found = f"there are {self.told - MAX_FAULTS} more of the kind"
+            kept.append(Finding("D104", "error", str(self.path), found, "correct those above first"))
+        return kept
 
     def add(self, line: int, name: str, label: str, edges: Sequence[str], asides: Sequence[str]) -> None:
         """Takes in a row's cells; the last two are width and height, or truncated and group of."""

@@ -36,6 +36,9 @@ OWN_KEYS: Final = frozenset({
 """What is read here, and the checksum that is computed anew; every other key is carried along unread."""
 
 _NAME = re.compile(r"\.(tf)?records?(-\d+-of-\d+)?(\.gz)?$", re.ASCII | re.IGNORECASE)
+_SHARD = re.compile(r"(.*?)(\d+)-of-(\d+)(.*)", re.ASCII)
+_MAX_SHARDS = 100_000
+"""The most that five digits can name, as shards are named."""
 _MAX_SIDE = (1 << 31) - 1
 _HEAD_BYTES, _SNIFFED_BYTES = 12, 1 << 12
 _GZIP = b"\x1f\x8b"
@@ -147,8 +150,9 @@ def read_tfrecords(files: Sequence[Path], root: Path) -> tuple[Labels, tuple[Sam
     """
     label_map, faults = label_map_beside(files, root)
     classes, taken, samples = Classes(label_map), dict[str, int](), list[Sample]()
+    faults += _lacking(files)
     for path in files:
-        given = _side(path, root)
+        given, number = _side(path, root), 0
         for number, start, record in _records(path):
             place = f"{path}:{number}"
             try:
@@ -160,8 +164,25 @@ def read_tfrecords(files: Sequence[Path], root: Path) -> tuple[Labels, tuple[Sam
                 faults.append(Finding("D104", "error", place, err.found, err.fix))
             else:
                 samples.append(Sample(_unique(name, taken), image, annotation, given))
+        if not number:
+            faults.append(Finding("D104", "error", str(path), "it holds no record", "fetch or build it again"))
     annotations = tuple(sample.annotation for sample in samples if sample.annotation)
     return Labels("TFRecord files", annotations, label_map, (*faults, *classes.faults())), tuple(samples)
+
+
+def _lacking(files: Sequence[Path]) -> Iterator[Finding]:
+    """Shards that the names of the others count, such as 2 beside train-00000-of-00002."""
+    there: dict[tuple[Path, str, str, str], set[int]] = {}
+    for path in files:
+        if named := _SHARD.fullmatch(path.name):
+            before, index, total, after = named.groups()
+            there.setdefault((path.parent, before, total, after), set()).add(int(index))
+    for (folder, before, total, after), found in there.items():
+        missing = [index for index in range(min(int(total), _MAX_SHARDS)) if index not in found]
+        if missing:
+            first = folder / f"{before}{missing[0]:0{len(total)}}-of-{total}{after}"
+            count = f"{len(missing)} of {int(total)} shards are missing, this one for the first"
+            yield Finding("D104", "error", str(first), count, "fetch or build them again")
 
 
 def _side(path: Path, root: Path) -> Split | None:

@@ -20,7 +20,7 @@ from xml.parsers.expat import ErrorString, ExpatError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
-from gcpod.data.formats.reading import bytes_of, fault_of, malformed
+from gcpod.data.formats.reading import bytes_of, fault_of, head_of, malformed
 from gcpod.data.formats.text import NUMBER, marked
 from gcpod.data.model import UNSPECIFIED, Annotation, Box, Boxes, Labels
 from gcpod.errors import DataError
@@ -30,6 +30,7 @@ _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["
 _NOT_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no", "unspecified"})
 _MAX_DEPTH = 64
+_SNIFFED_BYTES = 1 << 12
 _TRIED = "reading the annotation"
 _malformed = partial(malformed, _TRIED)
 
@@ -50,6 +51,11 @@ class _Element:
             if item.tag == tag:
                 return item
         return None
+
+
+def sniff_voc(path: Path) -> bool:
+    """Whether a file looks like an annotation; whatever cannot be read does not."""
+    return b"<annotation" in head_of(path, _SNIFFED_BYTES).replace(b"\0", b"")
 
 
 def read_voc(path: Path) -> Annotation:

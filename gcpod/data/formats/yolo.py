@@ -123,10 +123,10 @@ def parse_labels(
         elif (label := names.get(int(values[0]))) is None:
             found = f"class {cells[0][:20]} has no name; the highest that has one is {max(names, default='none')}"
             faults.append(Finding("D101", "error", place, found, "name it in the list of classes, or correct the id"))
+        elif any(MAX_FRACTION < value < math.inf for value in values[1:5]):
+            pixels = pixels or number
         else:
             boxes.append(Box(label, *edges, line=number))
-            if not pixels and any(value > MAX_FRACTION for value in values[1:5]):
-                pixels = number
     if pixels:
         fix = "divide x and width by the image's width, y and height by its height"
         faults.append(Finding("D104", "error", f"{path}:{pixels}", "these are pixels; YOLO wants fractions", fix))

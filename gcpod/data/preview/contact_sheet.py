@@ -11,7 +11,8 @@ from io import BytesIO
 from typing import Final
 
 from gcpod.data.build import CheckedDataset
-from gcpod.data.check import CheckedSample, CheckOptions, Progress, examine
+from gcpod.data.check import CheckOptions, Progress, examine
+from gcpod.data.checked import CheckedSample
 from gcpod.data.model import Sample
 from gcpod.data.parallel import ordered
 from gcpod.data.pixels import Conversion, convert, refused

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
-from gcpod.data.check import CheckedSample
+from gcpod.data.checked import CheckedSample
 
 _BARS: Final = 16
 _PERCENT: Final = "\N{NO-BREAK SPACE}%"

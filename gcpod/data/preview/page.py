@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from gcpod.data.build import CheckedDataset, relative_to
-from gcpod.data.check import CheckedSample, Progress
+from gcpod.data.check import Progress
+from gcpod.data.checked import CheckedSample
 from gcpod.data.labelmap import LabelMap
 from gcpod.data.model import SPLITS
 from gcpod.data.plan import DatasetPlan
