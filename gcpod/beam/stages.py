@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from gcpod.beam import places
 from gcpod.beam.places import Part
-from gcpod.data.build import DatasetError, manifest_of, relative_to, write_shard
+from gcpod.data.build import DatasetError, relative_to
 from gcpod.data.check import CheckOptions, Seen, conclude, see, wanted
 from gcpod.data.checked import Checked
 from gcpod.data.labelmap import LabelMap, render_pbtxt
@@ -25,6 +25,7 @@ from gcpod.data.manifest import LABEL_MAP_NAME, MANIFEST_NAME, DatasetManifest, 
 from gcpod.data.model import Sample
 from gcpod.data.parallel import ordered
 from gcpod.data.plan import DatasetPlan, PlanOptions, plan_dataset
+from gcpod.data.write import manifest_of, write_shard
 from gcpod.errors import DataError, GcpodError, SpecError
 from gcpod.status import Finding
 
