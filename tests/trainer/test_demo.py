@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gcpod.data.formats.voc import read_voc
+from gcpod.data.model import Annotation
 from gcpod.jobs.reporter import Quiet
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.results.metrics import read_metrics
@@ -82,6 +83,17 @@ def test_nothing_is_left_running_and_nothing_lies_outside_the_demo(demo: Any, fo
     assert {p.name for p in folder.parent.iterdir()} == {"demo"}
 
 
+def hits(guess: Any, truth: Annotation) -> bool:
+    """Whether a best guess is one of the shapes, to 12 pixels."""
+    top, left, bottom, right = guess["box"]
+    edges = (left * truth.width, top * truth.height, right * truth.width, bottom * truth.height)
+    return any(
+        box.label == ("circle", "square", "triangle")[guess["label"] - 1]
+        and all(abs(a - b) < 12 for a, b in zip((box.xmin, box.ymin, box.xmax, box.ymax), edges, strict=True))
+        for box in truth.boxes
+    )
+
+
 def test_the_exported_model_finds_the_shapes(demo: Any, folder: Path, runtime_python: Path) -> None:
     with JobCloud(folder / ".gcpod" / "local") as cloud:
         session = Session(resolve(load_spec(folder / "gcpod.yaml"), endpoint=cloud.url))
@@ -91,19 +103,12 @@ def test_the_exported_model_finds_the_shapes(demo: Any, folder: Path, runtime_py
             path.parent.mkdir(parents=True, exist_ok=True)
             objects.fetch(info.uri, info.generation, 0, path)
         session.storage.close()
-    picture = sorted((folder / "data" / "images" / "eval").glob("*.jpg"))[0]
-    truth = read_voc(next((folder / "data" / "annotations").rglob(f"{picture.stem}.xml")))
-    found = runtime_json(runtime_python, "use_model.py", folder / "model", picture)
-    names = ("circle", "square", "triangle")
-    top, left, bottom, right = found["box"]
-    matches = [
-        box for box in truth.boxes
-        if box.label == names[found["label"] - 1]
-        and abs(box.xmin - left * truth.width) < 12 and abs(box.ymax - bottom * truth.height) < 12
-        and abs(box.ymin - top * truth.height) < 12 and abs(box.xmax - right * truth.width) < 12
-    ]
-    assert found["score"] > 0.3
-    assert matches
+    # Training draws lots: any one picture's best guess may be wrong, but not most of them.
+    pictures = sorted((folder / "data" / "images" / "eval").glob("*.jpg"))[:20]
+    guesses = runtime_json(runtime_python, "use_model.py", folder / "model", *pictures)
+    assert sum(guess["score"] > 0.3 for guess in guesses) >= 15
+    truths = [read_voc(folder / "data" / "annotations" / "eval" / f"{picture.stem}.xml") for picture in pictures]
+    assert sum(hits(guess, truth) for guess, truth in zip(guesses, truths, strict=True)) >= 12
 
 
 def test_a_finished_run_is_found_again_and_costs_nothing(demo: Any, folder: Path) -> None:
