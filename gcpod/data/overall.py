@@ -36,7 +36,11 @@ def group_copies(samples: Sequence[CheckedSample], prints: Mapping[str, bytes]) 
     groups = near_groups(
         {sha256: prints[sha256] for sha256 in first}, {sha256: _largest(sample) for sha256, sample in first.items()},
     )
-    return [replace(one, group=groups.get(one.probe.sha256, one.group)) for one in samples]
+    # Few have copies; the others are not made anew.
+    return [
+        one if groups.get(one.probe.sha256, one.group) == one.group else replace(one, group=groups[one.probe.sha256])
+        for one in samples
+    ]
 
 
 def _largest(sample: CheckedSample) -> tuple[tuple[float, ...], ...]:
