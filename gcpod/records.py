@@ -9,7 +9,7 @@ half-written end.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 import google_crc32c
@@ -48,19 +48,6 @@ def framed(payload: Sequence[bytes]) -> list[bytes]:
     """One record in chunks, of a payload in chunks: none of them is copied."""
     size = sum(map(len, payload)).to_bytes(8, "little")
     return [size, _CRC.pack(masked_crc32c(size)), *payload, _CRC.pack(masked_crc32c(b"", *payload))]
-
-
-def write_records(file: Writable, payloads: Iterable[bytes]) -> int:
-    """Writes each payload as one record, by one write, as they come.
-
-    Returns:
-        The number of records written.
-    """
-    count = 0
-    for payload in payloads:
-        file.write(frame(payload))
-        count += 1
-    return count
 
 
 def read_records(file: BinaryIO, *, partial_tail: bool = False) -> Iterator[bytes]:

@@ -63,16 +63,6 @@ def integer(field: int, number: int) -> bytes:
     return tag(field, VARINT) + varint(number)
 
 
-def fixed32(field: int, number: float) -> bytes:
-    """A field of type float (IEEE 754, 32 bits, little endian)."""
-    return tag(field, FIXED32) + _pack("f", (number,))
-
-
-def fixed64(field: int, number: float) -> bytes:
-    """A field of type double (IEEE 754, 64 bits, little endian)."""
-    return tag(field, FIXED64) + _pack("d", (number,))
-
-
 def delimited(field: int, payload: bytes) -> bytes:
     """A field of type bytes, string, message or packed repeated."""
     return tag(field, DELIMITED) + varint(len(payload)) + payload
@@ -85,7 +75,7 @@ def nested(field: int, chunks: Sequence[bytes]) -> list[bytes]:
 
 def packed_floats(field: int, numbers: Sequence[float]) -> bytes:
     """A packed repeated float field; b"" for no numbers, as protobuf writes it."""
-    return delimited(field, _pack("f", numbers)) if numbers else b""
+    return delimited(field, _pack(numbers)) if numbers else b""
 
 
 def packed_int64(field: int, numbers: Iterable[int]) -> bytes:
@@ -166,9 +156,9 @@ def unpack_int64(payload: bytes) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _pack(kind: str, numbers: Sequence[float]) -> bytes:
+def _pack(numbers: Sequence[float]) -> bytes:
     try:
-        return struct.pack(f"<{len(numbers)}{kind}", *numbers)
+        return struct.pack(f"<{len(numbers)}f", *numbers)
     except OverflowError as err:
         raise DataError("encoding the numbers", str(numbers)[:80], str(err), "use what 32 bits can hold") from err
 

@@ -6,14 +6,18 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from gcpod.cache import cache_dir
+from gcpod.cli.main import main
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.localcloud.runtime import ensure_environment
 from gcpod.runtimes import find_runtime
+
+from .output import Output
 
 settings.register_profile("quick", max_examples=25)
 """For `make test-fast`; `make test` draws as many examples as hypothesis itself thinks right."""
@@ -62,3 +66,21 @@ def quick_cloud(tmp_path: Path, quick_python: Path) -> Iterator[JobCloud]:
     """A local cloud of the test's own whose jobs run the quick trainer."""
     with JobCloud(tmp_path / "cloud", cache=tmp_path / "cache", environment_of=lambda *_: quick_python) as cloud:
         yield cloud
+
+
+@pytest.fixture
+def gcpod(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Calls the command line in this process, in a folder of its own, without the user's own settings."""
+    for name in list(os.environ):
+        if name.startswith(("GOOGLE_", "CLOUDSDK_", "CLOUD_ML_", "GCPOD_ENDPOINT")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "no-gcloud"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Output:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return Output(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return call

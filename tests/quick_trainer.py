@@ -21,7 +21,8 @@ def scalar_event(step: int, tag: str, value: float) -> bytes:
     """A record of an event file with one scalar, as tf.summary.scalar of TF 2 writes it."""
     tensor = wire.integer(1, 1) + wire.delimited(4, struct.pack("<f", value))
     summary = wire.delimited(1, wire.delimited(1, tag.encode()) + wire.delimited(8, tensor))
-    return frame(wire.fixed64(1, time.time()) + wire.integer(2, step) + wire.delimited(5, summary))
+    now = wire.tag(1, wire.FIXED64) + struct.pack("<d", time.time())
+    return frame(now + wire.integer(2, step) + wire.delimited(5, summary))
 
 
 def option(name: str) -> str:

@@ -31,35 +31,6 @@ from tests.data.making import Dataset
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
-class Output:
-    """What one command left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def gcpod(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Calls the command line in this process, in a folder of its own, without the user's own settings."""
-    for name in list(os.environ):
-        if name.startswith(("GOOGLE_", "CLOUDSDK_", "CLOUD_ML_", "GCPOD_ENDPOINT")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "no-gcloud"))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Output:
-        with pytest.raises(SystemExit) as stopped:
-            main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return Output(int(stopped.value.code or 0), captured.out, captured.err)
-
-    return call
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with a few labelled images and a gcpod.yaml."""

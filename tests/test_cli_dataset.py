@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import json
-import os
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
 
 from gcpod import errors
-from gcpod.cli.main import main
 from gcpod.data.labelmap import read_pbtxt
 from gcpod.data.model import Box
 from gcpod.localcloud.server import LocalCloud
@@ -23,35 +20,17 @@ from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
 from tests.data.making import Dataset, picture
 from tests.jobs import session_of
+from tests.output import Output
 
 OK, USAGE = 0, 2
 
 
-class Output:
-    """What one command left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest.fixture
-def gcpod(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Calls `gcpod dataset` in this process, in a folder of its own, without the user's own settings."""
-    for name in list(os.environ):
-        if name.startswith(("GOOGLE_", "CLOUDSDK_", "CLOUD_ML_", "GCPOD_ENDPOINT")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "no-gcloud"))
-    monkeypatch.chdir(tmp_path)
+def gcpod(gcpod: Any) -> Any:
+    """Calls `gcpod dataset`, or another group, see tests/conftest.py."""
 
     def call(*arguments: object, group: str = "dataset") -> Output:
-        with pytest.raises(SystemExit) as stopped:
-            main([group, *map(str, arguments)])
-        captured = capsys.readouterr()
-        return Output(int(stopped.value.code or 0), captured.out, captured.err)
+        return cast(Output, gcpod(group, *arguments))
 
     return call
 
@@ -403,3 +382,14 @@ def test_verify_max_side_and_near_duplicates(gcpod: Any, dataset: Dataset, tmp_p
         with Image.open(path) as image:
             sizes.append(max(image.size))
     assert sizes == [50] * 9
+
+
+def test_what_cannot_be_split_is_found_by_the_check_and_shown_on_the_page(gcpod: Any, tmp_path: Path) -> None:
+    alone = Dataset(tmp_path)
+    alone.add("a.jpg", Box("cat", 1, 1, 40, 40))
+    told = gcpod("check", "--images", "images")
+    assert told.code == errors.ChecksFailedError.exit_code
+    assert "error: D107 images: there is only one distinct picture" in told.out
+    page = gcpod("preview", "--images", "images", "--out", "page.html")
+    assert (page.code, page.out) == (OK, "wrote page.html: images fit for training: 1, errors: 1, warnings: 0\n")
+    assert "there is only one distinct picture" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -204,6 +204,10 @@ def write_parts(path: str, items: Iterable[object]) -> list[Part]:
 
 
 def read_part(part: Part) -> Any:
+    """Reads one object that `write_parts` wrote.
+
+    Work files are as trusted as the pipeline itself, which Beam pickles into the same folder for its workers.
+    """
     path, start, _ = part
     with open_file(path) as file:
         file.seek(start)

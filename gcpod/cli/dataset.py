@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,20 +53,13 @@ def inspect(path: Path, annotations: Path | None, format_: str, as_json: bool) -
 @json_option
 def check(as_json: bool, **given: Any) -> None:
     """Find every fault, with file and line; writes nothing."""
-    from gcpod.data.build import check_dataset, plan_checked
-    from gcpod.errors import DataError
-    from gcpod.status import Finding
+    from gcpod.data.build import check_dataset, try_plan
 
     request = request_of(given)
     with _Bar(as_json) as bar:
         found = check_dataset(request, bar.update)
-    findings = list(found.checked.findings)
-    if not found.checked.errors:
-        try:
-            plan_checked(found, request)
-        except DataError as e:
-            findings.append(Finding(e.code, "error", str(request.images), e.found, e.fix))
-    print_findings(findings, as_json, request.images)
+    _, found = try_plan(found, request)
+    print_findings(found.checked.findings, as_json, request.images)
 
 
 @dataset.command()
@@ -76,19 +68,17 @@ def check(as_json: bool, **given: Any) -> None:
 @click.option("--sheet", type=click.IntRange(0, 2000), default=60, show_default=True, help="How many images it shows.")
 def preview(out: Path, sheet: int, **given: Any) -> None:
     """Write a self-contained HTML page to look at before you trust the data."""
-    from gcpod.data.build import check_dataset, plan_checked
+    from gcpod.data.build import check_dataset, try_plan
     from gcpod.data.preview.page import build_preview
-    from gcpod.errors import DataError
 
     request = request_of(given)
     with _Bar(False) as bar:
         found = check_dataset(request, bar.update)
-    plan = None
-    with suppress(DataError):
-        plan = plan_checked(found, request)
+    plan, found = try_plan(found, request)
     page = build_preview(found, plan, out, str(request.images), sheet)
-    count, errors = len(found.checked.findings), len(found.checked.errors)
-    click.echo(f"wrote {page}: {len(found.checked.samples)} images, {count} findings, {errors} of them errors")
+    checked = found.checked
+    errors, others = len(checked.errors), len(checked.findings) - len(checked.errors)
+    click.echo(f"wrote {page}: images fit for training: {len(checked.samples)}, errors: {errors}, warnings: {others}")
 
 
 @dataset.command()

@@ -142,6 +142,17 @@ def _check_apart(folder: Path, request: DatasetRequest) -> None:
             raise DataError("copying the split to", folder, found, "choose a folder elsewhere")
 
 
+def try_plan(found: CheckedDataset, request: DatasetRequest) -> tuple[DatasetPlan | None, CheckedDataset]:
+    """What would be written, None when nothing can be; what keeps it from being planned becomes the last finding."""
+    try:
+        return plan_checked(found, request), found
+    except DatasetError:
+        return None, found
+    except DataError as err:
+        fault = Finding(err.code, "error", str(request.images), err.found, err.fix)
+        return None, replace(found, checked=replace(found.checked, findings=(*found.checked.findings, fault)))
+
+
 def plan_checked(found: CheckedDataset, request: DatasetRequest) -> DatasetPlan:
     """What would be written.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from gcpod.data.images import SUFFIXES
@@ -22,7 +23,7 @@ class ImageFile:
         return SUFFIXES.get(suffix_of(self.path))
 
     def read(self) -> bytes:
-        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
+        with FileIO(self.path) as file:
             return file.readall()
 
     def extras(self) -> Mapping[str, bytes]:
@@ -60,7 +61,7 @@ def _walk(folder: Path) -> Iterator[str]:
     while waiting:
         below = waiting.pop()
         try:
-            status = os.stat(folder / below)  # noqa: PTH116
+            status = (folder / below).stat()
             entries = () if (status.st_dev, status.st_ino) in seen else _entries(folder / below)
         except OSError as err:
             found = err.strerror or str(err)
@@ -73,8 +74,8 @@ def _walk(folder: Path) -> Iterator[str]:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is not hidden, but for links that lead nowhere."""
     with os.scandir(folder) as entries:
-        return [entry for entry in entries if not (entry.name.startswith(".") or _circular(entry))]
+        return [entry for entry in entries if not (entry.name.startswith(".") or _dangling(entry))]
 
 
-def _circular(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry)  # noqa: PTH110
+def _dangling(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not Path(entry.path).exists()

@@ -123,7 +123,9 @@ def _in_folder(folder: Path) -> Iterator[tuple[Format, tuple[str, ...]]]:
     if coco:
         yield "coco", tuple(coco)
     tables = {name: sniff_table(folder / name) for name in with_suffix(names, _TABLES)}
-    for kind, tools in (("openimages", ("openimages",)), ("csv", ("vott2", "tutorial"))):
-        chosen = tuple(name for name, tool in tables.items() if tool in tools)
-        if chosen:
-            yield kind, chosen  # type: ignore[misc]
+    open_images = tuple(name for name, kind in tables.items() if kind == "openimages")
+    if open_images:
+        yield "openimages", open_images
+    others = tuple(name for name, kind in tables.items() if kind in ("vott2", "tutorial"))
+    if others:
+        yield "csv", others

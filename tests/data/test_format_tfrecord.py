@@ -17,8 +17,9 @@ from gcpod.data.formats.tfrecord import RecordImage, read_tfrecords, record_file
 from gcpod.data.labelmap import LabelItem, LabelMap, render_pbtxt
 from gcpod.data.model import Box, Labels, Sample
 from gcpod.errors import DataError
-from gcpod.records import frame, masked_crc32c, write_records
-from gcpod.wire import delimited, fixed32, integer, packed_floats, packed_int64
+from gcpod.records import frame, masked_crc32c
+from gcpod.wire import delimited, integer, packed_floats, packed_int64
+from tests.wiring import fixed32
 
 from .making import outcome, picture
 
@@ -64,8 +65,7 @@ CAT, DOG = Box("cat", 0.25, 0.25, 0.5, 0.75), Box("dog", 0, 0, 1, 0.5)
 
 def write(path: Path, *records: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        write_records(file, records)
+    path.write_bytes(b"".join(map(frame, records)))
     return path
 
 

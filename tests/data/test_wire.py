@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gcpod import wire
 from gcpod.errors import DataError
+from tests.wiring import fixed32, fixed64
 
 from .making import outcome
 
@@ -34,7 +35,7 @@ def test_every_kind_comes_back(
     floats: list[float], numbers: list[int], single: float, double: float, blob: bytes,
 ) -> None:
     data = b"".join([
-        wire.packed_floats(1, floats), wire.packed_int64(2, numbers), wire.fixed32(3, single), wire.fixed64(4, double),
+        wire.packed_floats(1, floats), wire.packed_int64(2, numbers), fixed32(3, single), fixed64(4, double),
         *wire.nested(5, wire.nested(6, [blob, blob])),
     ])
     found = {field: value for field, _, value in wire.fields(memoryview(data))}
@@ -63,7 +64,7 @@ def test_values_of_the_wrong_kind_are_refused() -> None:
     for refused in (
         lambda: wire.to_int64(b"x"), lambda: wire.to_bytes(1), lambda: wire.to_float(1), lambda: wire.to_float(b"abc"),
         lambda: wire.unpack_floats(b"abcde"), lambda: wire.varint(1 << 64), lambda: wire.tag(0, 0),
-        lambda: wire.fixed32(1, 1e300),
+        lambda: wire.packed_floats(1, [1e300]),
     ):
         with pytest.raises(DataError):
             refused()
@@ -71,4 +72,4 @@ def test_values_of_the_wrong_kind_are_refused() -> None:
 
 def test_the_tag_of_a_large_field_number() -> None:
     assert wire.tag((1 << 29) - 1, wire.FIXED32) == bytes.fromhex("fdffffff0f")
-    assert struct.unpack("<f", wire.fixed32(1, 0.5)[1:]) == (0.5,)
+    assert struct.unpack("<f", wire.packed_floats(1, [0.5])[2:]) == (0.5,)

@@ -55,3 +55,4 @@ def test_what_a_job_leaves_behind_ends_with_it() -> None:
     process.wait(timeout=20)
     out, _ = process.communicate(timeout=20)
     until(lambda: not alive(int(out)))
+    assert not alive(int(out))

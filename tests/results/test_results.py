@@ -26,6 +26,7 @@ from gcpod.spec import Spec
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
 from tests.quick_trainer import scalar_event
+from tests.wiring import fixed32, fixed64
 
 EVENTS = GcsUri("bench", "runs/r/model")
 
@@ -36,7 +37,7 @@ def payload(step: int, tag: str, tensor: bytes) -> bytes:
 
 
 def test_scalars_of_every_form_are_read() -> None:
-    simple = wire.integer(2, 7) + wire.delimited(5, wire.delimited(1, wire.delimited(1, b"a") + wire.fixed32(2, 0.5)))
+    simple = wire.integer(2, 7) + wire.delimited(5, wire.delimited(1, wire.delimited(1, b"a") + fixed32(2, 0.5)))
     packed = payload(8, "b", wire.integer(1, 1) + wire.packed_floats(5, [0.25]))
     content = payload(9, "c", wire.integer(1, 1) + wire.delimited(4, struct.pack("<f", 2.0)))
     double = payload(10, "d", wire.integer(1, 2) + wire.delimited(4, struct.pack("<d", 4.0)))
@@ -48,7 +49,7 @@ def test_images_texts_and_empty_tensors_are_passed_over() -> None:
     image = payload(1, "picture", wire.integer(1, 7) + wire.delimited(8, b"png"))
     assert list(event_scalars(image)) == []
     assert list(event_scalars(payload(1, "none", b""))) == []
-    assert list(event_scalars(wire.fixed64(1, 1.0) + wire.delimited(3, b"brain.Event:2"))) == []
+    assert list(event_scalars(fixed64(1, 1.0) + wire.delimited(3, b"brain.Event:2"))) == []
 
 
 def test_a_file_that_still_grows_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
