@@ -84,7 +84,7 @@ class DataSpec:
     """The labelled images."""
 
     images: str = _key("images", "folder of images; train/ and eval/ (or test/, val/) inside it keep their split")
-    annotations: str | None = _key(None, "their labels: a folder, a file or a pattern; empty: beside the images")
+    annotations: str | None = _key(None, "their labels: a folder, a file or a pattern; empty: in the image folder")
     format: str = _key("auto", "of the labels; `gcpod dataset inspect` tells what auto finds", choices=FORMATS)
     eval_fraction: float = _key(0.1, "share of the images kept for evaluation", min=0.01, max=0.9)
     labels: tuple[str, ...] | None = _key(None, "class names in the order of their ids; empty: taken from the data")

@@ -67,7 +67,7 @@ def check(as_json: bool, **given: Any) -> None:
 @click.option("--out", type=PATH, default=Path("preview.html"), show_default=True, help="The page.")
 @click.option("--sheet", type=click.IntRange(0, 2000), default=60, show_default=True, help="How many images it shows.")
 def preview(out: Path, sheet: int, **given: Any) -> None:
-    """Write a self-contained HTML page to look at before you trust the data."""
+    """Write an HTML page to look at the data."""
     from gcpod.data.build import check_dataset, try_plan
     from gcpod.data.preview.page import build_preview
 
