@@ -5,8 +5,9 @@
 The boxes are a CSV table over 20 images. The images are 10 MB each: a real JPEG's head, then a hole in the file, then
 the end marker, so that the set itself takes no room; the dataset made of it takes all of the 20 GB for a while.
 
-Each build runs in a process of its own, whose peak of resident memory is told (getrusage, interpreter and libraries
-included). The script fails when one is above 400 MB.
+Each build runs in a process of its own. What is told is its peak of resident memory, interpreter and libraries
+included, and as much as the largest of its helpers for each of them (getrusage). The script fails when that is above
+400 MB.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ def make_sparse(folder: Path, images: int) -> None:
 def build(folder: Path, near: bool) -> None:
     """Builds in this process; prints its seconds and its peak in MB."""
     from gcpod.data.build import DatasetRequest, build_dataset
+    from gcpod.data.crew import MAX_HELPERS
+    from gcpod.data.parallel import CORES
 
     request = DatasetRequest(folder / "images", folder / "labels.csv", folder / "out", near_duplicates=near)
     start = time.perf_counter()
@@ -87,7 +90,8 @@ def build(folder: Path, near: bool) -> None:
     if sum(manifest.images.values()) != len(list((folder / "images").iterdir())):
         raise SystemExit("images were left out, so the peak says nothing")
     # Linux tells it in units of 1024 bytes (getrusage(2)).
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    own, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak_mb = (own + helper * min(CORES - 1, MAX_HELPERS)) * 1024 / 1e6
     print(seconds, peak_mb)
 
 

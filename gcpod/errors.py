@@ -5,7 +5,7 @@ A message says, in this order: what was tried, on which object, what was found, 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class GcpodError(Exception):
@@ -28,6 +28,10 @@ class GcpodError(Exception):
             self.code = code
         super().__init__(self.message)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whatever a kind takes to be made, it comes back as it was from another process."""
+        return _revived, (type(self), self.args), self.__dict__
+
     @property
     def message(self) -> str:
         """The whole message on one line, without the code."""
@@ -36,6 +40,12 @@ class GcpodError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+def _revived(kind: type[GcpodError], args: tuple[Any, ...]) -> GcpodError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class SpecError(GcpodError):

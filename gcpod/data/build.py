@@ -6,12 +6,14 @@ Memory holds a few images at a time, whatever the size of the dataset.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from gcpod.data.check import CheckOptions, Progress, examine
 from gcpod.data.checked import Checked
+from gcpod.data.crew import Crew
 from gcpod.data.labelmap import LabelItem, LabelMap
 from gcpod.data.manifest import DatasetManifest
 from gcpod.data.materialise import materialise
@@ -98,15 +100,22 @@ class CheckedDataset:
     label_map: LabelMap | None
 
 
-def check_dataset(request: DatasetRequest, progress: Progress | None = None) -> CheckedDataset:
+def check_dataset(
+    request: DatasetRequest, progress: Progress | None = None, crew: Crew | None = None,
+) -> CheckedDataset:
     """Scans and checks without writing anything; findings have places relative to the folders, as far as they can.
+
+    Args:
+        progress: called with ("check", images done, images in all).
+        crew: who shares the work; None is one for this call.
 
     Raises:
         DataError: there is nothing to check, or labels cannot be read at all.
     """
-    scan = scan_dataset(request.images, request.annotations, request.format, request.masks)
-    options = request.check_options(scan.label_map)
-    checked = examine(scan.samples, options, progress, scan.faults)
+    with nullcontext(crew) if crew else Crew() as crew:
+        scan = scan_dataset(request.images, request.annotations, request.format, request.masks, crew=crew)
+        options = request.check_options(scan.label_map)
+        checked = examine(scan.samples, options, progress, scan.faults, crew)
     return CheckedDataset(scan, checked, options.label_map)
 
 
@@ -126,10 +135,11 @@ def build_dataset(
         DataError: nothing to build from, an image that changed meanwhile, or a target that cannot be written.
         SpecError: an eval fraction or a shard size out of range.
     """
-    plan = plan_checked(check_dataset(request, progress), request)
-    if request.materialise:
-        _check_apart(request.materialise, request)
-    manifest = write_dataset(plan, store or FolderStore(request.out), request.out, progress)
+    with Crew() as crew:
+        plan = plan_checked(check_dataset(request, progress, crew), request)
+        if request.materialise:
+            _check_apart(request.materialise, request)
+        manifest = write_dataset(plan, store or FolderStore(request.out), request.out, progress, crew)
     if request.materialise:
         materialise(plan, request.materialise)
     return manifest

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
 from gcpod.data.boxes import LEFT_OUT, Labeller, judged, place_boxes
 from gcpod.data.checked import Checked, CheckedSample
+from gcpod.data.crew import Crew, batches
 from gcpod.data.frame import prepare_image
 from gcpod.data.images import ImageProbe, parse_image
 from gcpod.data.labelmap import LabelMap
@@ -28,7 +29,6 @@ from gcpod.data.overall import (
     group_copies,
     listed,
 )
-from gcpod.data.parallel import batches, ordered
 from gcpod.data.pixels import MAX_DECODED_PX, fingerprint, refused
 from gcpod.errors import DataError
 from gcpod.spec import Policies
@@ -40,7 +40,7 @@ Progress = Callable[[str, int, int], None]
 MAX_FINDINGS: Final = 10_000
 """Of one code and severity that are kept; the rest is counted, so that no dataset can fill the memory with faults."""
 
-_AT_ONCE = 16
+_AT_ONCE = 48
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,37 @@ class Seen:
 
 def examine(
     samples: Sequence[Sample], options: CheckOptions | None = None, progress: Progress | None = None,
-    faults: Iterable[Finding] = (),
+    faults: Iterable[Finding] = (), crew: Crew | None = None,
 ) -> Checked:
     """Checks each sample, a few images in memory at a time; samples with an error are left out of the result.
 
     Args:
         faults: what was found while reading the annotations.
+        crew: who reads the images; None is this process alone.
     """
     options = options or CheckOptions()
     prints: dict[str, bytes] = {}
+    images = [one.image if wanted(one, options.policies) else None for one in samples]
 
-    def look(batch: Sequence[Sample]) -> list[Seen]:
-        return [
-            see(one.image, prints, options) if one.image and wanted(one, options.policies) else Seen(None)
-            for one in batch
-        ]
+    def looks() -> Iterator[Seen]:
+        for seen, new in (crew or Crew(0)).ordered(_Look(options), [*batches(images, _AT_ONCE)]):
+            prints.update(new)
+            yield from seen
 
-    seen = chain.from_iterable(ordered(look, batches(samples, _AT_ONCE)))
-    return conclude(samples, _counted(seen, len(samples), progress), prints, options, faults)
+    return conclude(samples, _counted(looks(), len(samples), progress), prints, options, faults)
+
+
+class _Look:
+    """Sees images a batch at a time, and decodes copies once: each process has one of its own."""
+
+    def __init__(self, options: CheckOptions) -> None:
+        self._options, self._prints = options, dict[str, bytes]()
+
+    def __call__(self, images: Sequence[ImageSource | None]) -> tuple[list[Seen], dict[str, bytes]]:
+        """What was seen, and the fingerprints that are new."""
+        before = len(self._prints)
+        seen = [see(image, self._prints, self._options) if image else Seen(None) for image in images]
+        return seen, dict(islice(self._prints.items(), before, None))
 
 
 def see(image: ImageSource, prints: dict[str, bytes], options: CheckOptions) -> Seen:

@@ -46,8 +46,8 @@ def walk(folder: Path) -> list[str]:
 
 def with_suffix(names: Iterable[str], suffixes: Iterable[str]) -> list[str]:
     """Those of the names that end with one of the suffixes, whatever their case."""
-    wanted = frozenset(suffixes)
-    return [name for name in names if suffix_of(name) in wanted]
+    wanted = tuple(suffixes)
+    return [name for name in names if name.lower().endswith(wanted)]
 
 
 def suffix_of(name: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gcpod.data.crew import Crew
 from gcpod.data.recognise import NAMES
 from gcpod.data.scan import Scan, scan_dataset
 from gcpod.status import Finding
@@ -48,7 +49,8 @@ def inspect_dataset(images: Path, annotations: Path | None = None, format: str =
     Raises:
         DataError: nothing is recognised, or labels cannot be read at all.
     """
-    return summarise(scan_dataset(images, annotations, format))
+    with Crew() as crew:
+        return summarise(scan_dataset(images, annotations, format, crew=crew))
 
 
 def summarise(scan: Scan) -> Inspected:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Final, TypeVar
@@ -12,14 +12,15 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-CORES: Final = os.cpu_count() or 1
+CORES: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""How many this process may use."""
 
 
 def ordered(function: Callable[[T], R], items: Iterable[T], workers: int = CORES, waiting: int = 4) -> Iterator[R]:
     """Yields ``function(item)`` for each item.
 
-    Reading, hashing and decoding leave Python's lock to others, so threads help where the work is mostly these; where
-    it is not, one worker beside the caller is best, and items that take a millisecond or more each.
+    Waiting and decoding leave Python's lock to others, so threads help where the work is mostly these; where it is not,
+    see `gcpod.data.crew`.
 
     Args:
         waiting: how many items for each worker may be unfinished or untaken; bounds the memory.
@@ -34,8 +35,3 @@ def ordered(function: Callable[[T], R], items: Iterable[T], workers: int = CORES
                 yield done
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items in their order, so many at a time."""
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -109,7 +109,7 @@ def _in_files(files: Sequence[Path]) -> Iterator[tuple[Format, tuple[str, ...]]]
 
 def _in_folder(folder: Path) -> Iterator[tuple[Format, tuple[str, ...]]]:
     names = walk(folder)
-    records = record_files(folder)
+    records = record_files(folder, names)
     if records:
         yield "tfrecord", tuple(path.relative_to(folder).as_posix() for path in records)
     if sniff_vott1(folder):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from gcpod.data.crew import Crew
 from gcpod.data.files import ImageFile, suffix_of, walk, with_suffix
 from gcpod.data.formats.coco import read_coco
 from gcpod.data.formats.openimages import descriptions_beside
@@ -48,7 +49,7 @@ class Scan:
 
 def scan_dataset(
     images: Path, annotations: Path | None = None, format: str = "auto", masks: bool = False,
-    listed: Sequence[str] | None = None,
+    listed: Sequence[str] | None = None, crew: Crew | None = None,
 ) -> Scan:
     """Reads all annotations, walks the image folder and pairs what is there.
 
@@ -62,6 +63,7 @@ def scan_dataset(
         format: a `gcpod.data.recognise.Format` to insist on, or "auto".
         masks: carry COCO's masks along.
         listed: names of the images, where they are not files of a folder on this machine.
+        crew: who reads annotations that are many files; None is this process alone.
 
     Raises:
         DataError: a folder is missing or unreadable, or holds no images or no annotations at all.
@@ -75,17 +77,17 @@ def scan_dataset(
         return scan_dataset(images, annotations, "tfrecord")
     if not names:
         raise DataError("looking for images in", images, "there are no images in it", "put JPEG or PNG files there")
-    labels = _read(source, masks)
+    labels = _read(source, masks, crew)
     samples = _paired(labels, {name: ImageFile(f"{images}/{name}") for name in names}, images)
     return Scan(source, samples, labels.label_map, labels.faults)
 
 
-def _read(source: Source, masks: bool) -> Labels:
+def _read(source: Source, masks: bool, crew: Crew | None) -> Labels:
     folder = source.folder
     if source.format == "vott1":
-        return read_vott1(folder)
+        return read_vott1(folder, crew)
     if source.format == "voc":
-        return read_voc_files(folder, source.names)
+        return read_voc_files(folder, source.names, crew)
     if source.format == "yolo":
         return read_yolo(folder, source.files[0] if source.names else None)
     if source.format == "coco":
@@ -150,10 +152,10 @@ def _pair(
         (lambda image: _base(image).lower(), lambda key: unquote(_claimed_path(key).rpartition("/")[2]).lower()),
     )
     for of_image, of_key in steps:
-        index = _index(images, of_image)
-        for number, key in enumerate(keys):
-            if number in pairs or number in many:
-                continue
+        left = [number for number in range(len(keys)) if number not in pairs and number not in many]
+        index = _index(images, of_image) if left else {}
+        for number in left:
+            key = keys[number]
             wanted = of_key(key)
             meant = [image for image in index.get(wanted, ()) if _may_belong(image, key)] if wanted else []
             found = [image for image in meant if image not in taken]

@@ -21,6 +21,7 @@ from gcpod.errors import DataError
 from gcpod.records import Writable
 
 _ASIDE: Final = ".building"
+_PART: Final = ".part"
 _SHARD: Final = re.compile(r"(train|eval)-\d{5}-of-\d{5}\.tfrecord(\.gz)?", re.ASCII)
 
 
@@ -39,12 +40,16 @@ class ShardStore(Protocol):
         """Shards, by name, that an earlier build of the same plan left."""
         ...
 
+    def part(self, plan: DatasetPlan, name: str) -> Path | None:
+        """The file that any process may write a shard to until it is kept; None where there are no files."""
+        ...
+
     def shard(self, plan: DatasetPlan, name: str) -> AbstractContextManager[Writable]:
-        """Takes the bytes of a shard; nothing of it stays when the block ends in an error."""
+        """Takes the bytes of a shard; nothing of it stays when the building ends without keeping it."""
         ...
 
     def keep(self, plan: DatasetPlan, info: ShardInfo) -> None:
-        """Makes a shard that was written count as finished."""
+        """Makes a shard whose bytes are there count as finished."""
         ...
 
     def publish(self, plan: DatasetPlan, manifest: DatasetManifest) -> DatasetManifest:
@@ -64,6 +69,9 @@ class FolderStore:
 
     def aside(self, plan: DatasetPlan) -> Path:
         return self.out / _ASIDE / plan.digest
+
+    def part(self, plan: DatasetPlan, name: str) -> Path:
+        return self.aside(plan) / f"{name}{_PART}"
 
     def present(self, plan: DatasetPlan) -> DatasetManifest | None:
         with suppress(DataError):
@@ -85,6 +93,8 @@ class FolderStore:
             try:
                 yield
             finally:
+                for part in self.aside(plan).glob(f"*{_PART}"):
+                    _remove(part)
                 for empty in (self.aside(plan), self.out / _ASIDE):
                     with suppress(OSError):
                         empty.rmdir()
@@ -112,20 +122,16 @@ class FolderStore:
 
     @contextmanager
     def shard(self, plan: DatasetPlan, name: str) -> Iterator[BinaryIO]:
-        part = self.aside(plan) / f"{name}.part"
-        try:
-            # Buffered: a raw file may write less than it was given, and only says so.
-            with part.open("wb") as file:
-                yield file
-            part.replace(part.with_name(name))
-        finally:
-            part.unlink(missing_ok=True)
+        # Buffered: a raw file may write less than it was given, and only says so.
+        with self.part(plan, name).open("wb") as file:
+            yield file
 
     def keep(self, plan: DatasetPlan, info: ShardInfo) -> None:
-        told = self.aside(plan) / f"{info.name}.json"
-        part = told.with_name(f"{told.name}.part")
+        self.part(plan, info.name).replace(self.aside(plan) / info.name)
+        told = f"{info.name}.json"
+        part = self.part(plan, told)
         part.write_text(json.dumps(asdict(info)), encoding="utf-8")
-        part.replace(told)
+        part.replace(self.aside(plan) / told)
 
     def publish(self, plan: DatasetPlan, manifest: DatasetManifest) -> DatasetManifest:
         aside, out = self.aside(plan), self.out

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar, cast
 
@@ -13,9 +15,10 @@ import google_crc32c
 from gcpod.checksums import crc32c_text
 from gcpod.data.check import Progress
 from gcpod.data.checked import CheckedSample
+from gcpod.data.crew import Crew, batches
 from gcpod.data.examples import ExampleOptions, encode_example
 from gcpod.data.manifest import LABEL_MAP_NAME, DatasetManifest, ShardInfo
-from gcpod.data.parallel import batches, ordered
+from gcpod.data.parallel import ordered
 from gcpod.data.plan import Compression, DatasetPlan, ShardPlan
 from gcpod.data.store import ShardStore
 from gcpod.errors import DataError
@@ -25,13 +28,17 @@ T = TypeVar("T")
 
 _BATCH_BYTES: Final = 1 << 18
 _MAX_BATCH: Final = 16
+_APART_BYTES: Final = 1 << 26
 _WAITING: Final = 2
 
 
 def write_dataset(
-    plan: DatasetPlan, store: ShardStore, out: Path, progress: Progress | None = None,
+    plan: DatasetPlan, store: ShardStore, out: Path, progress: Progress | None = None, crew: Crew | None = None,
 ) -> DatasetManifest:
     """Writes what a plan says, as far as it is not there.
+
+    Args:
+        crew: who writes, where each shard is a file of its own; None is this process alone.
 
     Raises:
         DataError: see `build_dataset`.
@@ -41,23 +48,48 @@ def write_dataset(
         if there:
             return there
         with store.building(plan):
-            return _write(plan, store, out, progress)
+            return _write(plan, store, out, progress, crew or Crew(0))
     except OSError as err:
         found = err.strerror or str(err)
         raise DataError("writing the dataset to", out, found, "make room, or choose another folder") from err
 
 
-def _write(plan: DatasetPlan, store: ShardStore, out: Path, progress: Progress | None) -> DatasetManifest:
+def _write(
+    plan: DatasetPlan, store: ShardStore, out: Path, progress: Progress | None, crew: Crew,
+) -> DatasetManifest:
     ticks = _Ticks(sum(plan.images_by_split().values()), progress)
     done = store.finished(plan)
     for shard in plan.shards:
         if shard.name in done:
             ticks.tick(len(shard.samples))
-            continue
-        with store.shard(plan, shard.name) as file:
-            done[shard.name] = write_shard(shard, plan, file, ticks.tick)
-        store.keep(plan, done[shard.name])
+    for info in _apart(plan, done.keys(), store, crew):
+        store.keep(plan, info)
+        done[info.name] = info
+        ticks.tick(info.examples)
+    for shard in plan.shards:
+        if shard.name not in done:
+            with store.shard(plan, shard.name) as file:
+                done[shard.name] = write_shard(shard, plan, file, ticks.tick)
+            store.keep(plan, done[shard.name])
     return store.publish(plan, manifest_of(plan, done, out))
+
+
+def _apart(plan: DatasetPlan, done: Container[str], store: ShardStore, crew: Crew) -> Iterator[ShardInfo]:
+    """Writes the shards of a large dataset that a process each can write; where pixels are encoded, a single one keeps
+    every core busy."""
+    files = ((shard, store.part(plan, shard.name)) for shard in plan.shards)
+    shards = [(shard, path) for shard, path in files if path and not (shard.name in done or _encodes(shard))]
+    if sum(sample.probe.size_bytes for shard, _ in shards for sample in shard.samples) < _APART_BYTES:
+        return
+    common = replace(plan, shards=(), findings=())
+    with closing(crew.ordered(partial(_write_part, common), shards, ahead=1)) as infos:
+        yield from infos
+
+
+def _write_part(plan: DatasetPlan, shard_and_path: tuple[ShardPlan, Path]) -> ShardInfo:
+    shard, path = shard_and_path
+    with path.open("wb") as file:
+        return write_shard(shard, plan, file, lambda: None)
 
 
 def manifest_of(plan: DatasetPlan, done: Mapping[str, ShardInfo], out: Path) -> DatasetManifest:
@@ -123,9 +155,11 @@ def _mapped(records: Callable[[Sequence[CheckedSample]], T], shard: ShardPlan) -
     """Plain records are little more than copying, best written from the cache of the core that made them; where pixels
     are encoded, every core helps."""
     parts = batches(shard.samples, _batch(shard))
-    if any(sample.conversion or sample.boxes.masked for sample in shard.samples):
-        return ordered(records, parts, waiting=_WAITING)
-    return map(records, parts)
+    return ordered(records, parts, waiting=_WAITING) if _encodes(shard) else map(records, parts)
+
+
+def _encodes(shard: ShardPlan) -> bool:
+    return any(sample.conversion or sample.boxes.masked for sample in shard.samples)
 
 
 def _packed(summed: _Summed, compression: Compression) -> AbstractContextManager[Writable]:

@@ -138,6 +138,9 @@ class BucketStore:
             return manifest if whole else None
         return None
 
+    def part(self, _plan: DatasetPlan, _name: str) -> None:
+        """There are no files."""
+
     def building(self, _plan: DatasetPlan) -> Any:
         return nullcontext()
 

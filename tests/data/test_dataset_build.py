@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import pytest
 
 from gcpod import wire
 from gcpod.checksums import file_crc32c
-from gcpod.data.build import DatasetError, DatasetRequest, build_dataset
+from gcpod.data import write
+from gcpod.data.build import DatasetError, DatasetRequest, build_dataset, check_dataset, plan_checked
+from gcpod.data.crew import Crew
 from gcpod.data.demo import draw_demo
 from gcpod.data.formats.voc import read_voc
 from gcpod.data.labelmap import LabelItem, LabelMap
 from gcpod.data.manifest import DatasetManifest, intact, parse_manifest, read_manifest
 from gcpod.data.model import Box
+from gcpod.data.store import FolderStore
+from gcpod.data.write import write_dataset
 from gcpod.errors import DataError, SpecError
 from gcpod.records import read_records
 
@@ -217,6 +222,36 @@ def test_a_killed_build_leaves_no_half_shard(dataset: Dataset) -> None:
     assert ticks[0] >= 3
     assert intact(manifest)
     assert not (dataset.out / ".building").exists()
+
+
+def test_shards_that_several_processes_write(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = replace(small(dataset), shard_examples=2)
+    alone = build_dataset(request)
+    monkeypatch.setattr(write, "_APART_BYTES", 0)
+    ticks: list[int] = []
+    out = dataset.folder / "together"
+    with Crew(2, patience_s=0) as crew:
+        found = check_dataset(request, crew=crew)
+        plan = plan_checked(found, request)
+        together = write_dataset(
+            plan, FolderStore(out), out, lambda phase, done, _: ticks.append(done) if phase == "write" else None, crew,
+        )
+    assert together.shards == alone.shards
+    assert sums(out) == sums(dataset.out)
+    assert ticks == list(accumulate(shard.examples for shard in alone.shards))
+
+
+def test_an_image_that_changed_is_told_by_whoever_writes_it(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(write, "_APART_BYTES", 0)
+    request = replace(small(dataset), shard_examples=2)
+    plan = plan_checked(check_dataset(request), request)
+    for path in dataset.images.glob("*.jpg"):
+        path.write_bytes(b"other bytes")
+    with Crew(1, patience_s=0) as crew, pytest.raises(DataError, match="it changed after it was checked"):
+        write_dataset(plan, FolderStore(dataset.out), dataset.out, crew=crew)
+    assert list(dataset.out.iterdir()) == []
 
 
 def test_one_build_at_a_time(dataset: Dataset) -> None:

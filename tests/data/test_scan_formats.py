@@ -381,8 +381,11 @@ def test_folders_in_a_name_tell_images_of_one_name_apart(dataset: Dataset, kind:
 WATCHED = """
 import sys
 from pathlib import Path
+from gcpod.data import crew
 from gcpod.data.build import DatasetRequest, build_dataset
 
+# What a helper opens would not be seen.
+crew.MAX_HELPERS = 0
 opened = []
 
 def watch(event, arguments):

@@ -110,7 +110,7 @@ def sniff_tfrecord(path: Path) -> bool:
         return False
 
 
-def record_files(place: Path) -> list[Path]:
+def record_files(place: Path, names: Sequence[str] | None = None) -> list[Path]:
     """The files of records in a folder and its subfolders, in the order of their paths; none where nothing is one.
 
     In a folder they go by their names (``*.record``, ``*.tfrecords``, ``train.record-00000-of-00010``, ``*.gz`` of
@@ -119,13 +119,14 @@ def record_files(place: Path) -> list[Path]:
 
     Args:
         place: a folder; or a file, whatever its name is.
+        names: what lies below the folder, where that is known.
 
     Raises:
         DataError: D104; a folder cannot be read.
     """
     if not place.is_dir():
         return [place] if sniff_tfrecord(place) else []
-    found = sorted(place / name for name in names_below(place) if _NAME.search(name))
+    found = sorted(place / name for name in (names or names_below(place)) if _NAME.search(name))
     return found if any(map(sniff_tfrecord, found)) else []
 
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from functools import partial
 from html import escape
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ErrorString, ExpatError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
+from gcpod.data.crew import Crew, batches
+from gcpod.data.files import suffix_of
 from gcpod.data.formats.reading import bytes_of, fault_of, head_of, malformed
 from gcpod.data.formats.text import NUMBER, marked
 from gcpod.data.model import UNSPECIFIED, Annotation, Box, Boxes, Labels
 from gcpod.errors import DataError
+from gcpod.status import Finding
 
 _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
@@ -31,6 +34,7 @@ _NOT_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no", "unspecified"})
 _MAX_DEPTH = 64
 _SNIFFED_BYTES = 1 << 12
+_AT_ONCE = 50
 _TRIED = "reading the annotation"
 _malformed = partial(malformed, _TRIED)
 
@@ -58,29 +62,55 @@ def sniff_voc(path: Path) -> bool:
     return b"<annotation" in head_of(path, _SNIFFED_BYTES).replace(b"\0", b"")
 
 
-def read_voc(path: Path) -> Annotation:
+def read_voc(path: Path, stem: str = "") -> Annotation:
     """Reads one file from disk.
 
     Raises:
         DataError: D104; it cannot be opened, or see `parse_voc`.
     """
-    return parse_voc(bytes_of(path, _TRIED), path)
+    return parse_voc(bytes_of(path, _TRIED), path, stem)
 
 
-def read_voc_files(folder: Path, names: Iterable[str]) -> Labels:
+def read_voc_files(folder: Path, names: Sequence[str], crew: Crew | None = None) -> Labels:
     """Reads the XML files of those names, relative to a folder; the ones that cannot be read are told as broken."""
-    annotations, broken = [], {}
-    for name in names:
-        stem = str(PurePosixPath(name).with_suffix(""))
-        try:
-            annotations.append(replace(read_voc(folder / name), stem=stem))
-        except DataError as err:
-            broken[stem] = fault_of(err)
+    stems = [name[: len(name) - len(suffix_of(name))] for name in names]
+    annotations: list[Annotation] = []
+    broken: dict[str, Finding] = {}
+    for stem, read in zip(stems, read_each(folder, names, stems, crew), strict=True):
+        if isinstance(read, Annotation):
+            annotations.append(read)
+        else:
+            broken[stem] = read
     return Labels("Pascal VOC XML", tuple(annotations), broken=broken)
 
 
-def parse_voc(data: bytes, path: Path) -> Annotation:
-    """Parses one annotation; ``path`` is only for messages and for the result.
+def read_each(
+    folder: Path, names: Sequence[str], stems: Sequence[str], crew: Crew | None = None,
+) -> Iterator[Annotation | Finding]:
+    """What is read of each of those files, or the fault that kept it from being read.
+
+    Args:
+        names: relative to the folder.
+        stems: what becomes of the annotations' ``stem``.
+        crew: who reads them; None is this process alone.
+    """
+    parts = [*batches([*zip(names, stems, strict=True)], _AT_ONCE)]
+    return chain.from_iterable((crew or Crew(0)).ordered(partial(_read_batch, folder), parts))
+
+
+def _read_batch(folder: Path, files: Sequence[tuple[str, str]]) -> list[Annotation | Finding]:
+    return [_read_or_fault(folder / name, stem) for name, stem in files]
+
+
+def _read_or_fault(path: Path, stem: str) -> Annotation | Finding:
+    try:
+        return read_voc(path, stem)
+    except DataError as err:
+        return fault_of(err)
+
+
+def parse_voc(data: bytes, path: Path, stem: str = "") -> Annotation:
+    """Parses one annotation; ``path`` is only for messages and for the result, as ``stem`` is.
 
     A byte order mark and any encoding that the XML declaration names are accepted; without either the file is UTF-8,
     as the XML standard has it. White space around and runs of it within labels are not significant.
@@ -100,6 +130,7 @@ def parse_voc(data: bytes, path: Path) -> Annotation:
         width=_pixels(size, "width", path),
         height=_pixels(size, "height", path),
         boxes=Boxes(_box(item, path) for item in root.children if item.tag == "object"),
+        stem=stem,
     )
 
 

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from gcpod.data.crew import Crew
 from gcpod.data.files import with_suffix
 from gcpod.data.formats.reading import fault_of, malformed, names_below
 from gcpod.data.formats.splitlists import Listed, split_sides
 from gcpod.data.formats.text import load_text, numbered
-from gcpod.data.formats.voc import read_voc
+from gcpod.data.formats.voc import read_each
 from gcpod.data.labelmap import read_pbtxt
 from gcpod.data.model import Annotation, Labels, Split, side_of
 from gcpod.errors import DataError
@@ -40,7 +41,7 @@ def sniff_vott1(folder: Path) -> bool:
         return False
 
 
-def read_vott1(folder: Path) -> Labels:
+def read_vott1(folder: Path, crew: Crew | None = None) -> Labels:
     """Reads the XML below Annotations/ and gives each the side that the lists of ImageSets/Main/ name.
 
     A list ending in "train" trains; one ending in "val" or "test" evaluates, and so does an image that is in both;
@@ -53,7 +54,7 @@ def read_vott1(folder: Path) -> Labels:
     names = with_suffix(names_below(xmls), (".xml",))
     if not names:
         raise _malformed(xmls, 0, "there is no XML in it", "export from VoTT as Pascal VOC, or name another format")
-    read, broken, faults = _read_xmls(xmls, _stems(names))
+    read, broken, faults = _read_xmls(xmls, _stems(names), crew)
     listed, unread = _read_lists(folder / "ImageSets" / "Main")
     sides = split_sides(read.keys() | broken.keys(), listed)
     lost = {item.name: item for item in reversed(sides.unknown)}
@@ -90,26 +91,24 @@ def _stems(names: list[str]) -> dict[str, str]:
 
 
 def _read_xmls(
-    folder: Path, stems: Mapping[str, str],
+    folder: Path, stems: Mapping[str, str], crew: Crew | None,
 ) -> tuple[dict[str, Annotation], dict[str, Finding], list[Finding]]:
+    names: dict[str, str] = {}
+    for name, stem in stems.items():
+        names.setdefault(stem, name)
     read: dict[str, Annotation] = {}
     broken: dict[str, Finding] = {}
-    faults = []
-    for name, stem in stems.items():
-        path = folder / name
-        if stem in read or stem in broken:
-            found = "another XML differs from it by the case of its suffix only"
-            faults.append(Finding("D104", "error", str(path), found, "delete one of them"))
-            continue
-        try:
-            annotation = read_voc(path)
-        except DataError as err:
-            broken[stem] = fault_of(err)
-            continue
-        # VoTT 1 cuts the suffix off, and what is left is no claim about the image's name.
-        filename = "" if annotation.claimed == path.stem else annotation.filename
-        read[stem] = replace(annotation, stem=stem, filename=filename)
-    return read, broken, faults
+    for stem, one in zip(names, read_each(folder, [*names.values()], [*names], crew), strict=True):
+        if isinstance(one, Annotation):
+            # VoTT 1 cuts the suffix off, and what is left is no claim about the image's name.
+            read[stem] = replace(one, filename="") if one.claimed == one.path.stem else one
+        else:
+            broken[stem] = one
+    found = "another XML differs from it by the case of its suffix only"
+    return read, broken, [
+        Finding("D104", "error", str(folder / name), found, "delete one of them")
+        for name, stem in stems.items() if names[stem] != name
+    ]
 
 
 def _read_lists(folder: Path) -> tuple[list[Listed], list[Finding]]:
