@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,6 +27,8 @@ def ordered(function: Callable[[T], R], items: Iterable[T], workers: int = CORES
     Args:
         waiting: how many items for each worker may be unfinished or untaken; bounds the memory.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     left = iter(items)
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(left, workers * waiting))

@@ -78,7 +78,8 @@ def test_missing_claims_are_empty_and_white_space_is_not_significant() -> None:
     ("<size><width>-3</width></size>", "<width> is '-3'"),
     ("<size><width>1e400</width></size>", "<width> is '1e400'"),
     ("<object>", r"a\.xml:3: it is no well-formed"),
-    ("<a>" * 100, "nest deeper"),
+    ("<a>" * 100_000, r"a\.xml:3: it is no well-formed"),
+    ("<a>" * 100_000 + "</a>" * 100_000 + "<object/>", r"a\.xml:2: <object> has no <bndbox>"),
 ])
 def test_malformed_files_name_file_and_line(inner: str, found: str) -> None:
     with pytest.raises(DataError, match=found) as caught:

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gcpod.data.formats.yolo import parse_labels, read_yolo, sniff_yolo
-from gcpod.data.formats.yolo_config import parse_config, parse_names
+from gcpod.data.formats.yolo_names import parse_names
+from gcpod.data.formats.yolo_yaml import parse_config
 from gcpod.data.model import Annotation, Box, Labels
 from gcpod.errors import DataError
 from gcpod.status import Finding

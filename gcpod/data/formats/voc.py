@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers.expat import ErrorString, ExpatError
 
 from defusedxml.common import DefusedXmlException
@@ -32,29 +33,9 @@ _DECLARATION = re.compile(r"\s*<\?xml[^>]*\?>")
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _NOT_XML = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _TRUE, _FALSE = frozenset({"1", "true", "yes"}), frozenset({"", "0", "false", "no", "unspecified"})
-_MAX_DEPTH = 64
 _SNIFFED_BYTES = 1 << 12
 _AT_ONCE = 50
 _TRIED = "reading the annotation"
-_malformed = partial(malformed, _TRIED)
-
-
-class _Element:
-    __slots__ = ("children", "content", "line", "tag")
-
-    def __init__(self, tag: str, line: int) -> None:
-        self.tag, self.line, self.content = tag, line, ""
-        self.children: list[_Element] = []
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.content.split())
-
-    def child(self, tag: str) -> _Element | None:
-        for item in self.children:
-            if item.tag == tag:
-                return item
-        return None
 
 
 def sniff_voc(path: Path) -> bool:
@@ -119,17 +100,17 @@ def parse_voc(data: bytes, path: Path, stem: str = "") -> Annotation:
         DataError: D104; not XML, an encoding that is not the declared one, entity tricks (refused by defusedxml),
             another root than ``annotation``, or an object without name, bndbox or readable numbers.
     """
-    root = _tree(_utf8(data, path), path)
+    root, lines = _tree(_utf8(data, path), path)
+    reader = _Reader(path, lines)
     if root.tag != "annotation":
-        raise _malformed(path, root.line, f"the root is <{root.tag}>", "expected <annotation>, as LabelImg writes it")
-    size = root.child("size")
-    filename = root.child("filename")
+        raise reader.malformed(root, f"the root is <{root.tag}>", "expected <annotation>, as LabelImg writes it")
+    size = root.find("size")
     return Annotation(
         path=path,
-        filename=filename.text if filename else "",
-        width=_pixels(size, "width", path),
-        height=_pixels(size, "height", path),
-        boxes=Boxes(_box(item, path) for item in root.children if item.tag == "object"),
+        filename=_text_of(root.find("filename")),
+        width=reader.pixels(size, "width"),
+        height=reader.pixels(size, "height"),
+        boxes=Boxes(map(reader.box, root.findall("object"))),
         stem=stem,
     )
 
@@ -201,14 +182,27 @@ def _utf8(data: bytes, path: Path) -> bytes:
         found = _DECLARATION.match(text)
         return text[found.end() if found else 0 :].encode()
     except (LookupError, ValueError) as err:
-        raise _malformed(path, 1, f"it cannot be decoded as {encoding} ({err})", "store it as UTF-8") from err
+        raise malformed(_TRIED, path, 1, f"it cannot be decoded as {encoding} ({err})", "store it as UTF-8") from err
 
 
-def _tree(data: bytes, path: Path) -> _Element:
-    builder = _Builder(path)
+def _tree(data: bytes, path: Path) -> tuple[Element, dict[Element, int]]:
+    """The root, and the line of each element, which ElementTree does not keep.
+
+    Expat calls the tree's builder without ElementTree's own calls in between, which take most of the time of a
+    dataset's scan; defusedxml's handlers for entities stay.
+    """
     parser: Any = DefusedXMLParser(encoding="utf-8")
-    expat = parser.parser
-    builder.listen(expat)
+    expat, target, lines = parser.parser, TreeBuilder(), list[int]()
+    start = target.start
+
+    def opened(name: str, _attributes: object) -> None:
+        lines.append(expat.CurrentLineNumber)
+        start(name.rpartition("}")[2], {})
+
+    expat.buffer_text = True
+    expat.StartElementHandler, expat.EndElementHandler = opened, target.end
+    expat.CharacterDataHandler = target.data
+    expat.DefaultHandlerExpand = None
     try:
         expat.Parse(data, True)
     except ExpatError as err:
@@ -216,14 +210,16 @@ def _tree(data: bytes, path: Path) -> _Element:
             found, fix = "it is not UTF-8 and names no other encoding", "save it as UTF-8"
         else:
             found, fix = f"it is no well-formed UTF-8 XML ({ErrorString(err.code)})", "save it again in LabelImg"
-        raise _malformed(path, err.lineno, found, fix) from err
+        raise malformed(_TRIED, path, err.lineno, found, fix) from err
     except DefusedXmlException as err:
         found = f"it defines entities ({type(err).__name__})"
-        raise _malformed(path, expat.CurrentLineNumber, found, "remove them") from err
+        raise malformed(_TRIED, path, expat.CurrentLineNumber, found, "remove them") from err
     finally:
         # The parser and its handlers hold each other: thousands of such circles would wait for the garbage collector.
-        del builder.expat, parser.parser, parser._parser
-    return builder.document.children[0]
+        expat.StartElementHandler = None
+        del parser.parser, parser._parser
+    root: Element = target.close()
+    return root, dict(zip(root.iter(), lines, strict=True))
 
 
 def _ends_utf8(data: bytes, at: int) -> bool:
@@ -235,83 +231,59 @@ def _ends_utf8(data: bytes, at: int) -> bool:
     return False
 
 
-class _Builder:
-    """Collects elements with their line numbers, which ElementTree does not keep.
+class _Reader:
+    """Reads the elements of one file."""
 
-    Expat calls it without ElementTree's or SAX's own calls in between, which would double the time of a dataset's scan.
-    """
+    def __init__(self, path: Path, lines: Mapping[Element, int]) -> None:
+        self._path, self._lines = path, lines
 
-    expat: Any
+    def malformed(self, item: Element, found: str, fix: str) -> DataError:
+        return malformed(_TRIED, self._path, self._lines[item], found, fix)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.document = _Element("", 0)
-        self._open = [self.document]
+    def box(self, item: Element) -> Box:
+        bndbox = self.required(item, "bndbox")
+        xmin, ymin, xmax, ymax = (self.number(self.required(bndbox, tag)) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        name = self.required(item, "name")
+        label = _text_of(name)
+        if not label:
+            raise self.malformed(name, "<name> is empty", "give the object its label")
+        return Box(
+            label, xmin, ymin, xmax, ymax,
+            difficult=self.flag(item.find("difficult")),
+            truncated=self.flag(item.find("truncated")),
+            pose=_text_of(item.find("pose")) or UNSPECIFIED,
+            line=self._lines[item],
+        )
 
-    def listen(self, expat: Any) -> None:
-        """Takes what defusedxml leaves of the document: its handlers for entities stay."""
-        self.expat = expat
-        expat.buffer_text = True
-        expat.StartElementHandler, expat.EndElementHandler = self._opened, self._closed
-        expat.CharacterDataHandler = self._texted
-        expat.DefaultHandlerExpand = None
+    def required(self, item: Element, tag: str) -> Element:
+        found = item.find(tag)
+        if found is None:
+            raise self.malformed(item, f"<{item.tag}> has no <{tag}>", "draw the box again in LabelImg")
+        return found
 
-    def _opened(self, name: str, _attributes: object) -> None:
-        line = self.expat.CurrentLineNumber
-        if len(self._open) > _MAX_DEPTH:
-            raise _malformed(self._path, line, f"tags nest deeper than {_MAX_DEPTH}", "this is no annotation")
-        element = _Element(name.rpartition("}")[2], line)
-        self._open[-1].children.append(element)
-        self._open.append(element)
+    def number(self, item: Element) -> float:
+        text = _text_of(item)
+        if not NUMBER.fullmatch(text):
+            raise self.malformed(item, f"<{item.tag}> is {text[:40]!r}, no number", "write pixels")
+        return float(text)
 
-    def _closed(self, _name: str) -> None:
-        self._open.pop()
+    def pixels(self, size: Element | None, tag: str) -> int:
+        item = size.find(tag) if size is not None else None
+        if item is None or not _text_of(item):
+            return 0
+        number = self.number(item)
+        if not 0 <= number < 1 << 31:
+            found = f"<{tag}> is {_text_of(item)[:40]!r}"
+            raise self.malformed(item, found, "write the image's size in pixels")
+        return int(number)
 
-    def _texted(self, content: str) -> None:
-        self._open[-1].content += content
-
-
-def _box(item: _Element, path: Path) -> Box:
-    bndbox = _required(item, "bndbox", path)
-    xmin, ymin, xmax, ymax = (_number(_required(bndbox, tag, path), path) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    pose = item.child("pose")
-    label = _required(item, "name", path)
-    if not label.text:
-        raise _malformed(path, label.line, "<name> is empty", "give the object its label")
-    return Box(
-        label.text, xmin, ymin, xmax, ymax,
-        difficult=_flag(item.child("difficult"), path),
-        truncated=_flag(item.child("truncated"), path),
-        pose=(pose.text if pose else "") or UNSPECIFIED,
-        line=item.line,
-    )
-
-
-def _required(item: _Element, tag: str, path: Path) -> _Element:
-    found = item.child(tag)
-    if found is None:
-        raise _malformed(path, item.line, f"<{item.tag}> has no <{tag}>", "draw the box again in LabelImg")
-    return found
+    def flag(self, item: Element | None) -> bool:
+        text = _text_of(item).lower()
+        if item is not None and text not in _TRUE | _FALSE:
+            raise self.malformed(item, f"<{item.tag}> is {text[:40]!r}", "write 0 or 1")
+        return text in _TRUE
 
 
-def _number(item: _Element, path: Path) -> float:
-    if not NUMBER.fullmatch(item.text):
-        raise _malformed(path, item.line, f"<{item.tag}> is {item.text[:40]!r}, no number", "write pixels")
-    return float(item.text)
-
-
-def _pixels(size: _Element | None, tag: str, path: Path) -> int:
-    item = size.child(tag) if size else None
-    if item is None or not item.text:
-        return 0
-    number = _number(item, path)
-    if not 0 <= number < 1 << 31:
-        raise _malformed(path, item.line, f"<{tag}> is {item.text[:40]!r}", "write the image's size in pixels")
-    return int(number)
-
-
-def _flag(item: _Element | None, path: Path) -> bool:
-    text = item.text.lower() if item else ""
-    if item is not None and text not in _TRUE | _FALSE:
-        raise _malformed(path, item.line, f"<{item.tag}> is {text[:40]!r}", "write 0 or 1")
-    return text in _TRUE
+def _text_of(item: Element | None) -> str:
+    """Its text, with white space around and runs of it as in HTML; "" of nothing."""
+    return " ".join((item.text or "").split()) if item is not None else ""

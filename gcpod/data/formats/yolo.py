@@ -21,7 +21,8 @@ from gcpod.data.files import with_suffix
 from gcpod.data.formats.reading import fault_of, malformed, names_below
 from gcpod.data.formats.splitlists import Listed, plain_parts, split_sides
 from gcpod.data.formats.text import NUMBER, load_text, numbered
-from gcpod.data.formats.yolo_config import CLASS_LISTS, Config, find_config, read_config, yamls_with_names
+from gcpod.data.formats.yolo_config import CLASS_LISTS, find_config, read_config, yamls_with_names
+from gcpod.data.formats.yolo_names import Config
 from gcpod.data.labelmap import LabelMap
 from gcpod.data.model import Annotation, Box, Boxes, Labels, Split, side_of
 from gcpod.errors import DataError
