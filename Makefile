@@ -23,7 +23,7 @@ test: $(VENV)/.test $(BEAM)/.test lint
 	$(BIN)/python -m pytest -m trainer --ignore tests/beam
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 3 -m "not trainer and not tools" --ignore tests/beam --hypothesis-profile quick
+	$(BIN)/python -m pytest -n 3 -m "not trainer and not tools and not long" --ignore tests/beam --hypothesis-profile quick
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check gcpod tests benchmarks examples

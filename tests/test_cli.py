@@ -119,6 +119,7 @@ def test_package_builds_four_packages(gcpod: Any, tmp_path: Path) -> None:
     assert all((tmp_path / p).stat().st_size > 1000 for p in paths)
 
 
+@pytest.mark.long
 def test_steps_one_by_one(gcpod: Any, project: Path, quick_cloud: JobCloud) -> None:
     cloud = ("--endpoint", quick_cloud.url)
     root = gcpod("upload", *cloud, "--json").json["run"]
@@ -204,6 +205,7 @@ def test_the_readme_documents_every_exit_code() -> None:
     assert len({k.exit_code for k in kinds}) == len(kinds)
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(project: Path, quick_cloud: JobCloud) -> None:
     session = Session(resolve(load_spec(project / "gcpod.yaml"), endpoint=quick_cloud.url))
     command = [sys.executable, "-m", "gcpod", "upload", "--json", "--file", str(project / "gcpod.yaml")]
@@ -229,6 +231,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_come_back(project: Path, 
     session.storage.close()
 
 
+@pytest.mark.long
 def test_local_up_down_and_status(tmp_path: Path) -> None:
     root, ready = tmp_path / "cloud", tmp_path / "ready"
     gcpod = [sys.executable, "-m", "gcpod", "local"]

@@ -114,6 +114,7 @@ def test_a_second_start_submits_and_uploads_nothing(spec: Spec, session: Session
     assert any(text.startswith("uploaded 0 files") for text in told.texts)
 
 
+@pytest.mark.long
 def test_another_run_of_the_same_inputs_is_made_only_when_asked(spec: Spec, session: Session) -> None:
     first = make_run(spec, session).start()
     again = make_run(spec, session, options=RunOptions(again=True)).start()
@@ -193,6 +194,7 @@ def test_the_evaluation_starts_while_the_training_runs(spec: Spec, session: Sess
     assert freed
 
 
+@pytest.mark.long
 def test_each_training_attempt_is_evaluated_anew(spec: Spec, session: Session) -> None:
     fail = behave(make_run(spec, session), session, "fail-train")
     hang = behave(make_run(spec, session), session, "hang-train")
@@ -237,6 +239,7 @@ def test_an_attempt_that_was_claimed_and_not_named_is_gone_on_with(spec: Spec, s
     assert make_run(spec, session).start().jobs["train"] == made.name
 
 
+@pytest.mark.long
 def test_a_second_job_of_an_intent_that_turns_up_late_is_cancelled(spec: Spec, session: Session) -> None:
     hang = behave(make_run(spec, session), session, "hang-train")
     run = make_run(spec, session)
@@ -277,6 +280,7 @@ def interrupting(nth: int, after: bool) -> Any:
     return transport
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("nth", "after"), [(3, False), (12, True), (20, False), (23, True), (24, True), (31, True)])
 def test_a_run_interrupted_around_any_request_goes_on(spec: Spec, session: Session, nth: int, after: bool) -> None:
     broken = Session(session.settings)
@@ -294,6 +298,7 @@ def test_a_run_interrupted_around_any_request_goes_on(spec: Spec, session: Sessi
     assert kinds(session) == ["eval", "export", "train"]
 
 
+@pytest.mark.long
 def test_an_outage_is_waited_out_and_given_up_only_after_its_patience(
     spec: Spec, tmp_path: Path, quick_python: Path,
 ) -> None:

@@ -85,6 +85,7 @@ class Tags(HTMLParser):
         self.values.append(data)
 
 
+@pytest.mark.long
 def test_real_photographs(raccoon: Path, tmp_path: Path) -> None:
     found, plan = planned(DatasetRequest(raccoon / "images", raccoon / "annotations", tmp_path))
     assert plan

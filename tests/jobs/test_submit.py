@@ -156,6 +156,7 @@ def test_a_claim_that_is_not_ours_to_read(place: Place) -> None:
         place.submitter().submit(body(), WHERE)
 
 
+@pytest.mark.long
 def test_twenty_races(place: Place) -> None:
     racers = [Jobs(session_of(place.cloud.url, place.project)) for _ in range(2)]
 
@@ -187,6 +188,7 @@ def test_a_crash_between_claim_and_create(place: Place) -> None:
     assert place.claim() == Claim("i", submitter.owner, job.name)
 
 
+@pytest.mark.long
 def test_a_claim_that_changes_hands_is_given_its_time_again(place: Place) -> None:
     place.leave(Claim("i", "gone"))
 

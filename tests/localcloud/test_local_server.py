@@ -52,6 +52,7 @@ def test_a_server_that_cannot_start_says_why(root: Path) -> None:
     assert running_url(root) is None
 
 
+@pytest.mark.long
 def test_ready_file_loopback_and_idle_exit(root: Path, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     command = [sys.executable, "-m", "gcpod", "local", "up", "--root", str(root), "--port", "0",

@@ -10,6 +10,7 @@ import tarfile
 from email.parser import BytesParser
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,6 +93,7 @@ def test_packages_are_the_folders_that_hold_modules() -> None:
     assert packages_of([]) == []
 
 
+@pytest.mark.long
 def test_pip_installs_it(tmp_path: Path) -> None:
     archive = tmp_path / DEMO.filename
     archive.write_bytes(pack(DEMO))

@@ -538,6 +538,7 @@ def test_the_build_s_own_errors_pass_and_nothing_is_left(
     assert in_bucket(objects, to) == {}
 
 
+@pytest.mark.long
 def test_a_large_shard_travels_in_parts_while_it_is_written(
     dataset: Dataset, objects: Objects, to: GcsUri, line: Line,
 ) -> None:
