@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
             if options.role == "eval":
                 evaluation.follow(options.marker, options.poll_s, options.timeout_s)
             packages.put_on_path(options.package, Path(folder))
-            compat.apply()
+            compat.apply(options.module)
             code = run(options)
     finally:
         # However the training ended, an evaluation must not wait for more of it.
