@@ -34,6 +34,7 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/local_storage.py
 	$(BIN)/python benchmarks/dataset_memory.py
 	$(BIN)/python benchmarks/datasets.py
+	$(BIN)/python benchmarks/packages.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

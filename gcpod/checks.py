@@ -7,15 +7,26 @@ from dataclasses import replace
 from gcpod.data.build import DatasetError
 from gcpod.data.manifest import DatasetManifest
 from gcpod.errors import GcpodError
-from gcpod.jobs.machines import check_machine, small_regions, tpu_cores
+from gcpod.jobs.machines import check_machine, kind_of, small_regions, tpu_cores
 from gcpod.jobs.request import KINDS
 from gcpod.layout import RunLayout
+from gcpod.packaging.build import own_sources
 from gcpod.pipeline.lint import LintContext, lint_config
-from gcpod.prepare import build_spec_dataset, checkpoint_files, machines_of, render_spec_config, run_name
-from gcpod.runtimes import find_runtime
+from gcpod.prepare import (
+    build_spec_dataset,
+    checkpoint_files,
+    machines_of,
+    render_spec_config,
+    run_name,
+    schema_of,
+)
+from gcpod.runtimes import all_runtimes, find_runtime
 from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks
 from gcpod.status import Finding
+
+_V5E_TENSORFLOW = "2.15"
+"""https://cloud.google.com/vertex-ai/docs/training/training-with-tpu-vm"""
 
 
 def check(spec: Spec, settings: Settings) -> list[Finding]:
@@ -66,17 +77,18 @@ def _machines(spec: Spec, settings: Settings) -> list[Finding]:
 def _images(spec: Spec, machine: MachineSpec, region: str) -> list[Finding]:
     """What the machine asks of the trainer image that gcpod's own recipe does not give."""
     runtime = find_runtime(spec.runtime.name)
-    if machine.tpu_topology is not None:
-        return [Finding("J402", "error", "train.machine", f"TPU v5e needs TensorFlow 2.15, {runtime.name} has "
-                        f"{runtime.tensorflow}", "use cloud-tpu with TPU_V2 or TPU_V3")]
+    if machine.tpu_topology is not None and runtime.tensorflow < _V5E_TENSORFLOW:
+        return [Finding("J402", "error", "train.machine", f"TPU v5e needs TensorFlow {_V5E_TENSORFLOW}, {runtime.name} "
+                        f"has {runtime.tensorflow}", "set runtime.name: tf2.15")]
     if spec.runtime.image is not None or region in small_regions():
         return []
     if spec.runtime.mode == "package":
         found = "Google's prebuilt images lack tf-slim, tf-models-official and more that object_detection imports"
         return [Finding("K301", "warning", "runtime.mode", found, "use mode: container")]
-    if machine.is_tpu:
-        found = "cloudbuild.yaml builds trainer images for CPU and GPU only"
-        fix = "build one with TensorFlow for TPU machines and name it, or train on a GPU"
+    if kind_of(machine) not in runtime.recipes:
+        found = f"there is no recipe for an image of {runtime.name} for {kind_of(machine)}"
+        able = [name for name, one in all_runtimes().items() if kind_of(machine) in one.recipes]
+        fix = f"set runtime.name: {able[0]}" if able else "build one and name it as runtime.image"
         return [Finding("K301", "warning", "runtime.image", found, fix)]
     return []
 
@@ -98,5 +110,10 @@ def _config(spec: Spec, settings: Settings, manifest: DatasetManifest) -> list[F
     except GcpodError as e:
         return [_finding(e)]
     machines, _ = machines_of(spec, settings.region.value)
-    context = LintContext(num_labels=manifest.num_classes, tpu_cores=tpu_cores(machines["train"]))
+    machine = machines["train"]
+    context = LintContext(
+        num_labels=manifest.num_classes, tpu_cores=tpu_cores(machine), tensorflow="2",
+        gpus=0 if machine.is_tpu or not machine.accelerator else machine.count,
+        schema=schema_of(own_sources(spec)["source"]),
+    )
     return lint_config(text, spec.model.template, context)

@@ -18,8 +18,10 @@ from gcpod.errors import ConfigError, SpecError
 from gcpod.jobs.machines import offered
 from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
 from gcpod.layout import RunLayout
-from gcpod.packaging.build import Packages, ensure_packages
+from gcpod.packaging.build import Packages, ensure_packages, own_sources, sources_digest
+from gcpod.packaging.modules import config_modules
 from gcpod.pipeline.render import RenderRequest, render_config, template_text
+from gcpod.pipeline.schema import Schema, built_in_schema, read_schema
 from gcpod.runtimes import Runtime, find_runtime, image_python
 from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks
@@ -85,11 +87,21 @@ def dataset_request(spec: Spec, out: Path | None = None) -> DatasetRequest:
     )
 
 
+def schema_of(source: Path | None, cache: Path | None = None) -> Schema:
+    """What pipeline configs may hold for a source of object_detection; None is the one that is packaged by default.
+
+    Raises:
+        PackageError, ConfigError: the source cannot be read.
+    """
+    return read_schema(config_modules(source, cache or cache_dir()), source.name) if source else built_in_schema()
+
+
 def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout) -> str:
     """The pipeline config of a run.
 
     Raises:
-        ConfigError: the template is missing or damaged.
+        ConfigError: the template is missing or damaged, or a setting does not exist.
+        PackageError: the source that will be packaged cannot be read.
     """
     template, where = template_text(spec.model.template, spec.folder)
     steps = whole_blocks(spec.train.steps)
@@ -106,7 +118,11 @@ def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout)
         learning_rate=spec.train.learning_rate,
         fine_tune_checkpoint=checkpoint_address(spec, layout),
         fine_tune_checkpoint_type=spec.model.fine_tune_checkpoint_type,
-    ), where)
+        scale_learning_rate=spec.train.scale_learning_rate,
+        eval_examples=manifest.images["eval"],
+        metrics=spec.eval.metrics,
+        settings=spec.model.set or {},
+    ), where, schema_of(own_sources(spec)["source"]))
 
 
 def _pattern(manifest: DatasetManifest, split: Any, layout: RunLayout) -> str:
@@ -164,8 +180,8 @@ class Prepared:
 
     def plan(self, kind: Kind, attempt: int = 1, train_attempt: int = 1) -> JobPlan:
         # The trainer image holds the launcher and pycocotools; only Python-package mode needs them sent along.
-        missing = (self.packages.object_detection, self.packages.slim)
-        sent = self.package_uris(self.packages.paths if self.spec.runtime.mode == "package" else missing)
+        packages = self.packages
+        sent = self.package_uris(packages.paths if self.spec.runtime.mode == "package" else packages.for_image)
         train = attempt if kind == "train" else train_attempt
         return plan_job(kind, attempt, self.spec, self.layout, self.machines[kind], sent, self.run_id, train)
 
@@ -206,6 +222,8 @@ def run_name(spec: Spec, dataset_digest: str) -> str:
     train = {k: v for k, v in asdict(spec.train).items() if k not in ("machine", "timeout_hours")}
     runtime = {"name": spec.runtime.name, "mode": spec.runtime.mode, "image": spec.runtime.image}
     inputs = [dataset_digest, template, asdict(spec.model), train, runtime]
+    if own := sources_digest(**own_sources(spec)):
+        inputs.append(own)
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return f"{spec.name}-{digest[:8]}"
 
@@ -237,7 +255,7 @@ def prepare(
     machines, notes = machines_of(spec, settings.region.value)
     image = image_uri(spec, runtime, machines["train"], settings.project.value, settings.region.value)
     python = image_python(runtime, image)
-    packages = ensure_packages(runtime, python, cache or cache_dir())
+    packages = ensure_packages(runtime, python, cache or cache_dir(), **own_sources(spec))
     say(f"packages: {', '.join(path.name for path in packages.paths)}")
     chosen = run_id(run_name(spec, manifest.digest))
     layout = RunLayout.of(settings.bucket_uri, chosen)

@@ -76,6 +76,10 @@ class Policies:
                               choices=_ANY)
 
 
+METRICS = ("coco_detection_metrics", "coco_mask_metrics", "pascal_voc_detection_metrics", "oid_V2_detection_metrics",
+           "weighted_pascal_voc_detection_metrics", "oid_challenge_detection_metrics")
+"""Names of EVAL_METRICS_CLASS_DICT in object_detection/eval_util.py."""
+
 FORMATS = ("auto", "voc", "vott1", "csv", "openimages", "coco", "yolo", "tfrecord")
 
 
@@ -107,8 +111,10 @@ class ModelSpec:
     depth_multiplier: float | None = _key(None, "width of the backbone; empty: the template's", min=0.1, max=2.0)
     fine_tune_checkpoint: str | None = _key(None, "checkpoint prefix to start from, gs:// or local; empty: none")
     fine_tune_checkpoint_type: str = _key(
-        "detection", "what the checkpoint restores", choices=("detection", "classification", "fine_tune", "full"),
+        "detection", "what the checkpoint restores", choices=("detection", "classification", "full"),
     )
+    set: Mapping[str, str] | None = _key(None, "any other field of the config, as `train_config.batch_size: 16`; "
+                                         "empty: none", scalars=True)
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class TrainSpec:
     steps: int = _key(5000, "training steps; the trainer runs whole hundreds", min=1, max=100_000_000)
     batch_size: int = _key(16, "images a step; on a TPU a multiple of its cores", min=1, max=65536)
     learning_rate: float | None = _key(None, "peak of the schedule; empty: the template's", min=1e-8, max=10.0)
+    scale_learning_rate: bool = _key(False, "where no rate is given, scale the template's with the batch")
     warmup_steps: int | None = _key(None, "steps of linear warm-up; empty: a tenth of the steps", min=0)
     checkpoint_every: int | None = _key(None, "steps between checkpoints; empty: a tenth of the steps", min=1)
     timeout_hours: float = _key(24.0, "the job is ended after this time", min=0.1, max=168.0)
@@ -128,6 +135,8 @@ class TrainSpec:
 class EvalSpec:
     """The evaluation job, which runs beside the training."""
 
+    metrics: str | None = _key(None, "metrics_set of the evaluation; empty: the template's",
+                               choices=METRICS)
     poll_s: float = _key(10.0, "seconds between looks for a new checkpoint", min=1.0, max=3600.0)
     timeout_hours: float = _key(24.0, "the job is ended after this time", min=0.1, max=168.0)
     machine: MachineSpec = _key(_GPU, "where it evaluates (never a TPU)")
@@ -152,6 +161,14 @@ class RuntimeSpec:
 
 
 @dataclass(frozen=True)
+class PackagesSpec:
+    """Where the code that the jobs run comes from."""
+
+    source: str | None = _key(None, "tensorflow/models checkout, its research/ or a .tar.gz; empty: the pinned archive")
+    training: str | None = _key(None, "folder of your own Python package for the jobs; empty: none")
+
+
+@dataclass(frozen=True)
 class Spec:
     """The whole of gcpod.yaml."""
 
@@ -167,6 +184,7 @@ class Spec:
     eval: EvalSpec = _key(EvalSpec(), "the evaluation job")
     export: ExportSpec = _key(ExportSpec(), "the export job")
     runtime: RuntimeSpec = _key(RuntimeSpec(), "what the jobs run in")
+    packages: PackagesSpec = _key(PackagesSpec(), "the code that the jobs run")
     folder: Path = field(default=Path(), compare=False, metadata={"hidden": True})
 
     def local_path(self, text: str) -> Path:

@@ -124,21 +124,26 @@ class _Reader:
         if origin is tuple:
             return self.names(value, node, where)
         if origin is collections.abc.Mapping:
-            return self.pairs(value, node, where)
+            return self.pairs(value, node, where, bool(field.metadata.get("scalars")))
         return self.scalar(str if origin is typing.Literal else kind, field, value, node, where)
 
-    def pairs(self, value: Any, node: yaml.Node, where: str) -> dict[str, str]:
+    def pairs(self, value: Any, node: yaml.Node, where: str, scalars: bool) -> dict[str, str]:
+        """Names by name; with ``scalars`` numbers and truth values count as they are written."""
         if not isinstance(value, dict) or not isinstance(node, yaml.MappingNode):
             raise self.fail(node, f"{where} is no mapping of names", "write it as `old: new` lines")
         seen: set[str] = set()
-        for (key_node, _), (key, name) in zip(node.value, value.items(), strict=False):
+        pairs: dict[str, str] = value
+        if scalars:
+            plain = [(key.value, one.value) for key, one in node.value if isinstance(one, yaml.ScalarNode)]
+            pairs = dict(plain) if len(plain) == len(node.value) else value
+        for (key_node, _), (key, name) in zip(node.value, pairs.items(), strict=False):
             if not all(isinstance(one, str) and one and _printable(one) for one in (key, name)):
                 raise self.fail(key_node, f"{where} maps {key!r} to {name!r}", "write names; quote numbers and yes/no")
         for key_node, _ in node.value:
             if key_node.value in seen:
                 raise self.fail(key_node, f"{where} names {key_node.value!r} twice", "keep one of them")
             seen.add(key_node.value)
-        return value
+        return pairs
 
     def names(self, value: Any, node: yaml.Node, where: str) -> tuple[str, ...]:
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):

@@ -20,7 +20,9 @@ _TOKEN = re.compile(
       | (?P<mark>[{}<>\[\]:,;/.])""",
     re.VERBOSE,
 )
-_CURLY = "“”„‟‘’‚‛«»"
+CURLY = "“”„‟«»‘’‚‛"
+"""Typographic quotes, those for a single quote last."""
+CURLY_SINGLE = CURLY[6:]
 _ESCAPE = re.compile(r"\\(?:([0-7]{1,3})|[xX]([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 _SIMPLE = dict(zip("abfnrtv?\\'\"", "\a\b\f\n\r\t\v?\\'\"", strict=True))
 
@@ -97,6 +99,11 @@ def position(text: str, offset: int) -> str:
     return f"{text.count(chr(10), 0, offset) + 1}:{offset - (text.rfind(chr(10), 0, offset) + 1) + 1}"
 
 
+def offset_of(text: str, line: int, column: int) -> int:
+    """The offset of a place that `position` named."""
+    return sum(len(row) + 1 for row in text.split("\n")[: line - 1]) + column - 1
+
+
 def parse(text: str, where: str = "the config") -> Message:
     """Reads a whole text.
 
@@ -125,9 +132,13 @@ class _Parser:
 
     def _unreadable(self, offset: int) -> ConfigError:
         character = self.text[offset]
-        if character in _CURLY:
+        if character in CURLY:
             return self.error(offset, f"the typographic quote {character}", 'type a plain " there', "C204")
         if character in "\"'":
+            line = self.text[offset:].partition("\n")[0]
+            at = next((at for at, one in enumerate(line) if one in CURLY), None)
+            if at is not None:
+                return self._unreadable(offset + at)
             return self.error(offset, "a quote that is not closed on its line", "close it", "C200")
         return self.error(offset, f"the character {character!r}", "remove it", "C200")
 

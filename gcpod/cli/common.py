@@ -69,8 +69,8 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
-def print_findings(findings: Iterable[Finding], as_json: bool, what: object) -> None:
-    """The findings as lines or JSON.
+def print_findings(findings: Iterable[Finding], as_json: bool, what: object, quiet: bool = False) -> None:
+    """The findings as lines or JSON; quiet prints neither.
 
     Raises:
         ChecksFailedError: one of them is an error.
@@ -78,14 +78,14 @@ def print_findings(findings: Iterable[Finding], as_json: bool, what: object) -> 
     from gcpod.errors import ChecksFailedError
 
     listed = list(findings)
-    if as_json:
+    if as_json and not quiet:
         print_json([asdict(finding) for finding in listed])
-    else:
+    elif not quiet:
         for finding in listed:
             click.echo(str(finding))
     errors = [finding for finding in listed if finding.severity == "error"]
     if errors:
         count = "1 error was found" if len(errors) == 1 else f"{len(errors)} errors were found"
         raise ChecksFailedError("checking", what, count, "correct what is listed")
-    if not as_json:
+    if not as_json and not quiet:
         click.echo(f"{what}: no errors" + (f", {len(listed)} remarks" if listed else ""))

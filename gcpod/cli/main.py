@@ -23,13 +23,14 @@ _COMMANDS = {
     "run": ("gcpod.cli.runs", "Dataset, bucket, training, evaluation, export: everything not done yet."),
     "demo": ("gcpod.cli.runs", "Draw a small labelled dataset and run everything on the local cloud."),
     "dataset": ("gcpod.cli.dataset", "Inspect, check, preview and build a dataset: TFRecords and a label map."),
-    "config": ("gcpod.cli.project", "Render and check pipeline configs; show the settings in force."),
-    "package": ("gcpod.cli.steps", "Build the source distributions that a job imports."),
+    "config": ("gcpod.cli.config", "Render and check pipeline configs; show the settings in force."),
+    "model": ("gcpod.cli.model", "List, fetch and upload pretrained detectors."),
+    "package": ("gcpod.cli.package", "Build the packages that a job imports, and try them in the runtime."),
     "upload": ("gcpod.cli.steps", "Put records, config and packages into the bucket."),
     "submit": ("gcpod.cli.steps", "Submit one job: train, eval or export."),
     "jobs": ("gcpod.cli.jobs", "List, show, wait for and cancel jobs; read their logs."),
     "tensorboard": ("gcpod.cli.steps", "Fetch the TensorBoard files of a run."),
-    "runtime": ("gcpod.cli.steps", "List what jobs can run in."),
+    "runtime": ("gcpod.cli.runtime", "List, show and make what jobs run in."),
     "local": ("gcpod.cli.local", "Start and stop the local cloud."),
 }
 

@@ -7,34 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gcpod.cli.common import cloud_options, file_option, json_option, print_json
+from gcpod.cli.common import cloud_options, json_option, print_json
 
 if TYPE_CHECKING:
     from gcpod.jobs.request import Kind
     from gcpod.runner import Run
-
-
-@click.command()
-@file_option
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the packages; default: the user's cache.")
-@json_option
-def package(file: Path, out: Path | None, as_json: bool) -> None:
-    """Build the packages that a job imports: object_detection, slim, pycocotools and the launcher."""
-    from gcpod.cache import cache_dir
-    from gcpod.cli.common import load_if_there
-    from gcpod.packaging.build import build_packages, ensure_packages
-    from gcpod.runtimes import find_runtime
-
-    runtime = find_runtime(load_if_there(file).runtime.name)
-    if out is None:
-        paths = ensure_packages(runtime, runtime.pythons[0], cache_dir()).paths
-    else:
-        paths = build_packages(runtime, runtime.pythons[0], out, cache_dir()).paths
-    if as_json:
-        print_json([str(path) for path in paths])
-    else:
-        for path in paths:
-            click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
 @click.command()
@@ -80,25 +57,6 @@ def fetch(file: Path, local: bool, endpoint: str | None, as_json: bool, out: Pat
         print_json({"folder": str(folder), "files": fetched.files, "bytes": fetched.bytes})
     else:
         click.echo(f"{fetched.files} files changed, {fetched.bytes} bytes fetched: tensorboard --logdir {folder}")
-
-
-@click.group()
-def runtime() -> None:
-    """List what jobs can run in."""
-
-
-@runtime.command("list")
-@json_option
-def list_runtimes(as_json: bool) -> None:
-    """The runtimes that gcpod.yaml may name."""
-    from gcpod.runtimes import all_runtimes
-
-    runtimes = list(all_runtimes().values())
-    if as_json:
-        print_json([{"name": r.name, "tensorflow": r.tensorflow, "pythons": r.pythons} for r in runtimes])
-        return
-    for found in runtimes:
-        click.echo(f"{found.name}: TensorFlow {found.tensorflow}, Python {found.pythons[0]}; {found.good_for}")
 
 
 def _run(file: Path, local: bool, endpoint: str | None, retry: bool = False) -> Run:

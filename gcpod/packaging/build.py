@@ -1,94 +1,174 @@
-"""The packages of a run: object_detection, slim, pycocotools and the launcher, ready to upload."""
+"""The packages of a run: object_detection, slim, pycocotools, the launcher and the user's own, ready to upload."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
+from gcpod.packaging.origin import Sources, read_sources
+from gcpod.packaging.project import read_project
+from gcpod.packaging.protoc import compile_protos
 from gcpod.packaging.protos import SUFFIX, modernise
 from gcpod.packaging.sdist import Sdist, pack
-from gcpod.packaging.source import Runner, fetch_pycocotools, fetch_source, read_tree, run_command
+from gcpod.packaging.source import Runner, fetch_pycocotools, fetch_source, put_in_place, run_command
 from gcpod.runtimes import LAUNCHER, Runtime
+from gcpod.spec import Spec
 
-_LEFT_OUT = ("_test.py", "_tests.py", "_testdata.py", ".ipynb", ".md", ".png", ".jpg", ".sh", ".pyc")
-_NEEDED_TESTS = ("test_case.py", "test_utils.py")
 LAUNCHER_VERSION = "0.1.0"
+_OWN = ("object_detection", "slim", "pycocotools", "gcpod_launcher")
+
+
+class OwnSources(TypedDict):
+    """What the user brings of their own; None for each that they do not."""
+
+    source: Path | None
+    training: Path | None
+
+
+def own_sources(spec: Spec) -> OwnSources:
+    """What a gcpod.yaml names, as ensure_packages takes it."""
+    source, training = spec.packages.source, spec.packages.training
+    return {"source": spec.local_path(source) if source else None,
+            "training": spec.local_path(training) if training else None}
 
 
 @dataclass(frozen=True)
 class Packages:
-    """Built files, in the order a job puts them on its import path."""
+    """Built files, in the order a job puts them on its import path.
+
+    Attributes:
+        training: the user's own package; None where there is none.
+    """
 
     object_detection: Path
     slim: Path
     pycocotools: Path
     launcher: Path
+    training: Path | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return (self.object_detection, self.slim, self.pycocotools, self.launcher)
+        """All of them, as Python-package mode sends them."""
+        return (self.object_detection, self.slim, self.pycocotools, self.launcher, *self._own)
+
+    @property
+    def for_image(self) -> tuple[Path, ...]:
+        """Those that a trainer image, which holds launcher and pycocotools, lacks."""
+        return (self.object_detection, self.slim, *self._own)
+
+    @property
+    def _own(self) -> tuple[Path, ...]:
+        return () if self.training is None else (self.training,)
 
 
-def ensure_packages(runtime: Runtime, python: str, cache: Path, runner: Runner = run_command) -> Packages:
-    """The packages of a runtime out of the user's cache, where they are built at their first use.
+def ensure_packages(
+    runtime: Runtime, python: str, cache: Path, runner: Runner = run_command, *, source: Path | None = None,
+    training: Path | None = None,
+) -> Packages:
+    """The packages of a run out of the user's cache, where they are built when one of their sources is new.
+
+    Args:
+        runtime: what the jobs run in.
+        python: version of the Python the job runs on, such as "3.11".
+        cache: the user's cache directory.
+        runner: runs pip and protoc.
+        source: a checkout, release or sdist of object_detection and slim; None: the runtime's pinned archive.
+        training: folder of the user's own package; None: there is none.
 
     Raises:
-        PackageError: a source cannot be had.
+        PackageError: a source cannot be had or packed.
     """
-    folder = cache / "packages" / f"{runtime.name}-py{python}-{_recipe(runtime)}"
+    inputs = _read(source, training)
+    folder = cache / "packages" / f"{runtime.name}-py{python}-{_recipe(runtime, inputs)}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-            build_packages(runtime, python, Path(aside) / "built", cache, runner)
-            # Another process may have been quicker; its files are the same.
-            with contextlib.suppress(OSError):
-                (Path(aside) / "built").rename(folder)
+            _build(inputs, runtime, python, Path(aside) / "built", cache, runner)
+            put_in_place(Path(aside) / "built", folder)
     named = {path.name.split("-")[0]: path for path in folder.iterdir()}
-    return Packages(named["object_detection"], named["slim"], named["pycocotools"], named["gcpod_launcher"])
+    own = next((path for name, path in named.items() if name not in _OWN), None)
+    object_detection, slim, pycocotools, launcher = (named[name] for name in _OWN)
+    return Packages(object_detection, slim, pycocotools, launcher, own)
 
 
-def _recipe(runtime: Runtime) -> str:
+def build_packages(
+    runtime: Runtime, python: str, out: Path, cache: Path, runner: Runner = run_command, *, source: Path | None = None,
+    training: Path | None = None,
+) -> Packages:
+    """Makes the packages of a run in a folder, whose existing files are replaced; arguments as for ensure_packages.
+
+    The same sources always give the same bytes.
+
+    Raises:
+        PackageError: a source cannot be had or packed.
+    """
+    return _build(_read(source, training), runtime, python, out, cache, runner)
+
+
+def sources_digest(source: Path | None, training: Path | None) -> str:
+    """SHA-256, in hexadecimal, of what the user brings of their own; "" where that is nothing.
+
+    Raises:
+        PackageError: a source cannot be read.
+    """
+    if source is None and training is None:
+        return ""
+    given = "" if source is None else read_sources(source).digest
+    own = "" if training is None else read_project(training).sdist.digest
+    return hashlib.sha256(f"{given} {own}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What is packed; ``sources`` is None for the pinned archive, which need not be read to be known."""
+
+    sources: Sources | None
+    training: Sdist | None
+
+
+def _read(source: Path | None, training: Path | None) -> _Inputs:
+    return _Inputs(
+        None if source is None else read_sources(source),
+        None if training is None else read_project(training).sdist,
+    )
+
+
+def _recipe(runtime: Runtime, inputs: _Inputs) -> str:
     """A digest of everything that decides the packages' bytes: the sources' own, and the code that packs them."""
-    digest = hashlib.sha256(f"{runtime.object_detection.sha256} {runtime.pycocotools}".encode())
+    sources = runtime.object_detection.sha256 if inputs.sources is None else inputs.sources.digest
+    training = "" if inputs.training is None else inputs.training.digest
+    digest = hashlib.sha256(f"{sources} {runtime.pycocotools} {training}".encode())
     for path in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(LAUNCHER.rglob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def build_packages(runtime: Runtime, python: str, out: Path, cache: Path, runner: Runner = run_command) -> Packages:
-    """Makes the packages of a runtime in a folder; the same sources always give the same bytes.
-
-    Args:
-        runtime: whose sources are packed.
-        python: version of the Python the job runs on.
-        out: folder for the files; existing ones are replaced.
-        cache: the user's cache directory, for downloads.
-        runner: runs pip.
-
-    Raises:
-        PackageError: a source cannot be had.
-    """
-    archive = fetch_source(runtime.object_detection, cache, runner)
-    version = runtime.object_detection.requirement.split("==")[1]
-    trees = read_tree(archive, ("object_detection", "slim"))
-    out.mkdir(parents=True, exist_ok=True)
-    slim = {path.removeprefix("slim/"): content for path, content in trees["slim"].items()}
+def _build(inputs: _Inputs, runtime: Runtime, python: str, out: Path, cache: Path, runner: Runner) -> Packages:
+    sources = inputs.sources or read_sources(fetch_source(runtime.object_detection, cache, runner))
+    object_detection = _with_modules(sources.object_detection, cache, runner)
     wheel = fetch_pycocotools(runtime, python, cache, runner)
+    out.mkdir(parents=True, exist_ok=True)
     return Packages(
-        object_detection=_write(out, Sdist("object_detection", version, _wanted(trees["object_detection"]))),
-        slim=_write(out, Sdist("slim", version, _wanted(slim))),
+        object_detection=_write(out, Sdist("object_detection", sources.version, object_detection)),
+        slim=_write(out, Sdist("slim", sources.slim_version, sources.slim)),
         pycocotools=_place(out / wheel.name, wheel.read_bytes()),
         launcher=_write(out, Sdist("gcpod_launcher", LAUNCHER_VERSION, _launcher_files())),
+        training=None if inputs.training is None else _write(out, inputs.training),
     )
 
 
-def _wanted(tree: dict[str, bytes]) -> dict[str, bytes]:
-    """Modules and data without tests and documentation, which no job imports; protobuf modules in today's form."""
-    kept = {p: c for p, c in tree.items() if not p.endswith(_LEFT_OUT) or p.endswith(_NEEDED_TESTS)}
-    return {p: _modern(c, p) if p.endswith(SUFFIX) else c for p, c in kept.items()}
+def _with_modules(tree: dict[str, bytes], cache: Path, runner: Runner) -> dict[str, bytes]:
+    """The tree with ``.proto`` files compiled, and every generated module in today's form.
+
+    Where both are there the ``.proto`` counts: a module that was generated once may be older than it.
+    """
+    protos = {path: content for path, content in tree.items() if path.endswith(".proto")}
+    made = compile_protos(protos, cache, runner) if protos else {}
+    kept = {path: content for path, content in tree.items() if path not in protos and path not in made}
+    return {**{p: _modern(c, p) if p.endswith(SUFFIX) else c for p, c in kept.items()}, **made}
 
 
 def _modern(content: bytes, path: str) -> bytes:
@@ -100,7 +180,8 @@ def _launcher_files() -> dict[str, bytes]:
 
 
 def _write(out: Path, sdist: Sdist) -> Path:
-    return _place(out / sdist.filename, pack(sdist))
+    labelled = sdist.labelled()
+    return _place(out / labelled.filename, pack(labelled))
 
 
 def _place(path: Path, content: bytes) -> Path:

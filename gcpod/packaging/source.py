@@ -1,14 +1,12 @@
-"""Where the packaged code comes from: pinned files of the Python package index, kept in the user's cache."""
+"""Pinned files of the Python package index, fetched once and kept in the user's cache."""
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import hashlib
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,12 +14,27 @@ from gcpod.errors import PackageError
 from gcpod.runtimes import Runtime, Source
 
 Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
-MAX_MEMBER_BYTES = 64 * 1024 * 1024
 
 
 def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Runs a command without a shell and collects its output."""
     return subprocess.run(list(command), capture_output=True, text=True, check=False)
+
+
+def pip_error(done: subprocess.CompletedProcess[str], otherwise: str) -> str:
+    """What pip says went wrong, in a line."""
+    if done.stderr.rstrip().endswith("No module named pip"):
+        return "this Python has no pip; `python -m ensurepip` brings it"
+    lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [otherwise]
+    return lines[0].removeprefix("ERROR: ")
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Moves a finished folder to its name; where another process was quicker, its files are the same."""
+    with contextlib.suppress(OSError):
+        made.rename(folder)
+    if not folder.is_dir():
+        made.rename(folder)
 
 
 def fetch_source(source: Source, cache: Path, runner: Runner = run_command) -> Path:
@@ -77,35 +90,6 @@ def download(arguments: list[str], target: Path, runner: Runner) -> Path:
         done = runner(command)
         files = list(Path(aside).iterdir())
         if done.returncode != 0 or len(files) != 1:
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip brought no file"]
-            raise PackageError("downloading", arguments[-1], lines[0].removeprefix("ERROR: "),
+            raise PackageError("downloading", arguments[-1], pip_error(done, "pip brought no file"),
                                "check the network and pip's index, then run the command again")
         return files[0].replace(folder / files[0].name if folder == target else target)
-
-
-def read_tree(archive: Path, top_folders: Sequence[str]) -> dict[str, dict[str, bytes]]:
-    """The files of an sdist below each named folder, read without extracting anything to disk.
-
-    Returns:
-        For each name in ``top_folders``, path (relative to the archive's top) to content.
-
-    Raises:
-        PackageError: the archive is damaged, or lacks a folder.
-    """
-    trees: dict[str, dict[str, bytes]] = {name: {} for name in top_folders}
-    try:
-        with gzip.open(archive) as raw, tarfile.open(fileobj=raw, mode="r:") as tar:
-            for member in tar:
-                parts = member.name.split("/")
-                safe = ".." not in parts and member.size <= MAX_MEMBER_BYTES
-                if safe and member.isfile() and len(parts) > 2 and parts[1] in trees:
-                    extracted = tar.extractfile(member)
-                    trees[parts[1]]["/".join(parts[1:])] = extracted.read() if extracted else b""
-            while raw.read(1 << 20):
-                pass  # gzip's checksum stands at the end
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
-        raise PackageError("reading", archive, str(e) or type(e).__name__, "delete it and run the command again") from e
-    for name, tree in trees.items():
-        if not tree:
-            raise PackageError("reading", archive, f"it holds no folder {name}", "use a whole source archive")
-    return trees

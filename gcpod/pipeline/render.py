@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcpod.errors import ConfigError
 from gcpod.pipeline.edit import edit, quote
+from gcpod.pipeline.fields import literal_of
+from gcpod.pipeline.schedule import Change, schedule_values
+from gcpod.pipeline.schema import Schema, built_in_schema
 from gcpod.textproto import Message, Scalar, parse
 
 TEMPLATES = Path(__file__).parent / "templates"
-_RATE = "train_config.optimizer.{optimizer}.learning_rate"
-_WARMUP_SHARE = 8
-"""The built-in schedule starts its warm-up at an eighth of its peak; a changed peak keeps that share."""
-
 
 @dataclass(frozen=True)
 class RenderRequest:
@@ -23,7 +23,14 @@ class RenderRequest:
         records: ``gs://`` pattern of the training shards.
         eval_records: the same for evaluation.
         image_size: input height and width in pixels.
-        steps: training steps, a whole number of hundreds.
+        steps: training steps, a whole number of hundreds; a schedule's own steps are scaled along.
+        warmup_steps: of a cosine schedule.
+        learning_rate: the peak of the schedule; its other rates keep their proportion to it.
+        scale_learning_rate: where no rate is given, scale the template's by the batch size over the template's, the
+            linear rule of https://arxiv.org/abs/1706.02677.
+        eval_examples: pictures that evaluate, for a template that states their number.
+        metrics: name of the metrics that evaluation computes, such as "coco_detection_metrics".
+        settings: anything else, raw values by path (`gcpod.pipeline.edit.edit`); they win over all others.
     """
 
     num_classes: int
@@ -36,8 +43,12 @@ class RenderRequest:
     image_size: int | None = None
     depth_multiplier: float | None = None
     learning_rate: float | None = None
+    scale_learning_rate: bool = False
     fine_tune_checkpoint: str | None = None
     fine_tune_checkpoint_type: str = "detection"
+    eval_examples: int | None = None
+    metrics: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def template_names() -> tuple[str, ...]:
@@ -52,7 +63,7 @@ def template_text(name: str, folder: Path) -> tuple[str, str]:
     """
     path = TEMPLATES / f"{name}.config" if name in template_names() else folder / name
     try:
-        return path.read_text(encoding="utf-8"), name
+        return path.read_bytes().decode("utf-8"), name
     except (OSError, UnicodeDecodeError) as e:
         raise ConfigError(
             "reading the template", path, getattr(e, "strerror", None) or "it is not UTF-8",
@@ -60,12 +71,19 @@ def template_text(name: str, folder: Path) -> tuple[str, str]:
         ) from e
 
 
-def render_config(template: str, request: RenderRequest, where: str = "the template") -> str:
+def render_config(
+    template: str, request: RenderRequest, where: str = "the template", schema: Schema | None = None,
+) -> str:
     """The template with the request's values set.
 
+    Args:
+        schema: of the release that will read it, for ``request.settings``; by default the built-in one.
+
     Raises:
-        ConfigError: the template does not parse, has no model, or has another resizer than the wanted size needs.
+        ConfigError: the template does not parse, has no model that can be told its classes, or has another resizer
+            than the wanted size needs; or there is no such setting (C202).
     """
+    schema = schema or built_in_schema()
     tree = parse(template, where)
     architecture = _only(tree, "model", where)
     values = {
@@ -73,13 +91,26 @@ def render_config(template: str, request: RenderRequest, where: str = "the templ
         "train_config.batch_size": str(request.batch_size),
         "train_config.num_steps": str(request.steps),
         **_model(tree, architecture, request, where),
-        **_schedule(tree, request),
-        **_checkpoint(tree, request),
+        **schedule_values(tree, Change(
+            request.steps, request.warmup_steps, request.batch_size, request.learning_rate, request.scale_learning_rate,
+        )),
+        **_checkpoint(tree, architecture, request, schema),
+        **_evaluation(tree, request),
     }
     for reader, records in (("train_input_reader", request.records), ("eval_input_reader", request.eval_records)):
         values[f"{reader}.label_map_path"] = quote(request.label_map)
         values[f"{reader}.tf_record_input_reader.input_path"] = quote(records)
+    values |= {path: literal_of(path, value, schema) for path, value in request.settings.items()}
     return edit(template, values, where)
+
+
+def _evaluation(tree: Message, request: RenderRequest) -> dict[str, str]:
+    values: dict[str, str] = {}
+    if request.eval_examples is not None and tree.find("eval_config.num_examples") is not None:
+        values["eval_config.num_examples"] = str(request.eval_examples)
+    if request.metrics is not None:
+        values["eval_config.metrics_set"] = quote(request.metrics)
+    return values
 
 
 def _only(tree: Message, path: str, where: str) -> str:
@@ -105,26 +136,13 @@ def _model(tree: Message, architecture: str, request: RenderRequest, where: str)
     return values
 
 
-def _schedule(tree: Message, request: RenderRequest) -> dict[str, str]:
-    """The schedule's own step counts follow the run's: a decay that ends elsewhere trains at the wrong rate."""
-    optimizer = tree.find("train_config.optimizer")
-    for name, _, _ in optimizer.fields if isinstance(optimizer, Message) else []:
-        path = _RATE.format(optimizer=name) + ".cosine_decay_learning_rate"
-        if isinstance(tree.find(path), Message):
-            values = {f"{path}.total_steps": str(request.steps), f"{path}.warmup_steps": str(request.warmup_steps)}
-            if request.learning_rate is not None:
-                values[f"{path}.learning_rate_base"] = repr(request.learning_rate)
-                values[f"{path}.warmup_learning_rate"] = repr(request.learning_rate / _WARMUP_SHARE)
-            return values
-    return {}
-
-
-def _checkpoint(tree: Message, request: RenderRequest) -> dict[str, str]:
+def _checkpoint(tree: Message, architecture: str, request: RenderRequest, schema: Schema) -> dict[str, str]:
     if request.fine_tune_checkpoint is not None:
+        extractor = tree.text(f"model.{architecture}.feature_extractor.type")
         return {
             "train_config.fine_tune_checkpoint": quote(request.fine_tune_checkpoint),
             "train_config.fine_tune_checkpoint_type": quote(request.fine_tune_checkpoint_type),
-            "train_config.fine_tune_checkpoint_version": "V2",
+            "train_config.fine_tune_checkpoint_version": "V1" if extractor in schema.extractors.get("1", ()) else "V2",
         }
     # Without a checkpoint a template's placeholder must not reach the job.
     given = tree.find("train_config.fine_tune_checkpoint")

@@ -53,6 +53,12 @@ def test_an_sdist_is_unpacked_to_the_folder_of_its_modules(tmp_path: Path, targe
     assert (folder / "pkg" / "__init__.py").read_bytes() == b"VALUE = 7\n"
 
 
+def test_a_name_that_carries_a_digest_is_unpacked_like_any_other(tmp_path: Path, target: Path) -> None:
+    labelled = Sdist("pkg", "1", {"pkg/__init__.py": b""}).labelled()
+    (tmp_path / labelled.filename).write_bytes(pack(labelled))
+    assert unpack(tmp_path / labelled.filename, target) == target / f"pkg-{labelled.version}"
+
+
 def test_a_wheel_is_unpacked_as_it_is(tmp_path: Path, target: Path) -> None:
     assert unpack(wheel(tmp_path / "a-1-py3-none-any.whl", "a/__init__.py", "a-1.dist-info/METADATA"), target) == target
     assert (target / "a" / "__init__.py").is_file()
@@ -131,9 +137,11 @@ def put_on_path(tmp_path: Path, *uris: Path) -> subprocess.CompletedProcess[str]
 
 
 def test_the_first_package_wins(tmp_path: Path) -> None:
-    for name, value in (("one", b"VALUE = 1\n"), ("two", b"VALUE = 2\n")):
-        (tmp_path / f"{name}-1.tar.gz").write_bytes(pack(Sdist(name, "1", {"pkg/__init__.py": value})))
-    done = put_on_path(tmp_path, tmp_path / "one-1.tar.gz", tmp_path / "two-1.tar.gz")
+    made = [Sdist(name, "1", {"pkg/__init__.py": b"VALUE = %d\n" % value}).labelled()
+            for value, name in enumerate(("one", "two"), start=1)]
+    for one in made:
+        (tmp_path / one.filename).write_bytes(pack(one))
+    done = put_on_path(tmp_path, *(tmp_path / one.filename for one in made))
     assert done.stdout.splitlines()[-1] == "1", done.stderr
     assert done.stdout.count("is on the import path") == 2
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from gcpod.cache import cache_dir
-from gcpod.packaging.build import Packages, build_packages, ensure_packages
-from gcpod.runtimes import find_runtime
+from gcpod.packaging.build import Packages, build_packages, ensure_packages, sources_digest
+from gcpod.runtimes import LAUNCHER, find_runtime
+
+from .archives import write
+from .conftest import Checkout
 
 RUNTIME = find_runtime("tf2.12")
 
@@ -29,10 +34,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Packages:
 
 
 def test_every_package_is_there_under_its_name(built: Packages) -> None:
-    assert [path.name for path in built.paths[:2]] == ["object_detection-2.8.0.post1.tar.gz", "slim-2.8.0.post1.tar.gz"]
+    ours = [path.name for path in (built.object_detection, built.slim, built.launcher)]
+    bare = ["object_detection-2.8.0.post1+g", "slim-2.8.0.post1+g", "gcpod_launcher-0.1.0+g"]
+    assert [re.sub(r"[0-9a-f]{12}\.tar\.gz$", "", name) for name in ours] == bare
     assert built.pycocotools.name.startswith("pycocotools-2.0.11-cp311-cp311-manylinux")
-    assert built.launcher.name == "gcpod_launcher-0.1.0.tar.gz"
     assert sorted(built.launcher.parent.iterdir()) == sorted(built.paths)
+    assert built.for_image == (built.object_detection, built.slim)
 
 
 def test_building_again_elsewhere_gives_the_same_bytes(built: Packages, tmp_path: Path) -> None:
@@ -65,9 +72,69 @@ def test_the_protobuf_modules_are_in_the_form_of_today(built: Packages) -> None:
     assert [name for name, text in texts.items() if "serialized_pb=" in text] == []
 
 
+def test_a_checkout_gives_the_very_same_object_detection(built: Packages, checkout: Checkout, tmp_path: Path) -> None:
+    own = build_packages(RUNTIME, "3.11", tmp_path, cache_dir(), source=checkout.models)
+    assert digests(own)[0] == digests(built)[0]
+    assert own.slim.name.startswith("slim-0.1+g")
+    assert names(own.slim) == names(built.slim)
+
+
+def test_where_a_module_and_its_proto_are_there_the_proto_counts(tmp_path: Path) -> None:
+    source = write(tmp_path / "research", {
+        "object_detection/__init__.py": "", "slim/nets/__init__.py": "", "object_detection/protos/x_pb2.py": "stale",
+        "object_detection/protos/x.proto": 'syntax = "proto2"; message X {}',
+    })
+    built = build_packages(RUNTIME, "3.11", tmp_path / "out", cache_dir(), source=source)
+    with tarfile.open(built.object_detection) as tar:
+        [text] = [f.read() for m in tar if m.name.endswith("x_pb2.py") and (f := tar.extractfile(m))]
+    assert b"AddSerializedFile" in text
+    assert not any(name.endswith(".proto") for name in names(built.object_detection))
+
+
+PROJECT = {"pyproject.toml": '[project]\nname = "My-Trainer"\nversion = "1.0"\n', "my_trainer/__init__.py": "x = 1\n"}
+
+
+def test_the_users_own_package_comes_last_and_into_images_too(built: Packages, tmp_path: Path) -> None:
+    project = write(tmp_path / "project", PROJECT)
+    own = build_packages(RUNTIME, "3.11", tmp_path / "out", cache_dir(), training=project)
+    assert own.training is not None
+    assert re.fullmatch(r"my_trainer-1\.0\+g[0-9a-f]{12}\.tar\.gz", own.training.name)
+    assert own.paths[-1] == own.for_image[-1] == own.training
+    assert digests(own)[:-1] == digests(built)
+    assert names(own.training) == {"my_trainer/__init__.py", "setup.py", "PKG-INFO"}
+
+
+def test_a_changed_package_gets_another_name_and_an_unchanged_one_is_not_built_again(tmp_path: Path) -> None:
+    cache, project = tmp_path / "cache", write(tmp_path / "project", PROJECT)
+    (cache / "downloads").mkdir(parents=True)
+    for path in (cache_dir() / "downloads").iterdir():
+        (cache / "downloads" / path.name).write_bytes(path.read_bytes())
+    first = ensure_packages(RUNTIME, "3.11", cache, training=project)
+    before = sources_digest(None, project)
+    os.utime(project / "my_trainer" / "__init__.py", (0, 0))
+    assert ensure_packages(RUNTIME, "3.11", cache, training=project) == first
+    (project / "my_trainer" / "__init__.py").write_text("x = 2\n")
+    second = ensure_packages(RUNTIME, "3.11", cache, training=project)
+    assert first.training is not None
+    assert second.training is not None
+    assert first.training.name != second.training.name
+    assert [path.name for path in first.paths[:-1]] == [path.name for path in second.paths[:-1]]
+    assert sources_digest(None, project) != before
+    assert ensure_packages(RUNTIME, "3.11", cache).training is None
+
+
+def test_the_digest_of_what_the_user_brings(checkout: Checkout, tmp_path: Path) -> None:
+    project = write(tmp_path, PROJECT)
+    seen = {sources_digest(None, None), sources_digest(checkout.models, None), sources_digest(None, project),
+            sources_digest(checkout.models, project)}
+    assert len(seen) == 4
+    assert sources_digest(None, None) == ""
+    assert sources_digest(checkout.research, None) in seen
+
+
 def test_the_launcher_is_packed_whole(built: Packages) -> None:
-    modules = {"__init__", "__main__", "compat", "evaluation", "packages"}
-    assert names(built.launcher) == {"setup.py", "PKG-INFO", *(f"gcpod_launcher/{name}.py" for name in modules)}
+    modules = {path.relative_to(LAUNCHER).as_posix() for path in LAUNCHER.rglob("*.py")}
+    assert names(built.launcher) == {"setup.py", "PKG-INFO", *modules}
 
 
 def test_a_second_run_takes_them_from_the_cache(built: Packages, tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.cache import cache_dir
 from gcpod.errors import PackageError
-from gcpod.packaging.protos import SUFFIX, modernise
-from gcpod.packaging.source import fetch_source, read_tree
+from gcpod.packaging.protos import SUFFIX, modernise, render
+from gcpod.packaging.source import fetch_source
+from gcpod.packaging.tree import read_archive
 from gcpod.runtimes import find_runtime
+from gcpod.wire import delimited
 from tests.data.making import outcome
 
 
@@ -22,8 +24,8 @@ from tests.data.making import outcome
 def old_modules() -> dict[str, str]:
     """Every generated module of the real sources, as the old protoc wrote it."""
     archive = fetch_source(find_runtime("tf2.12").object_detection, cache_dir())
-    tree = read_tree(archive, ("object_detection",))["object_detection"]
-    return {path: content.decode() for path, content in tree.items() if path.endswith(SUFFIX)}
+    tree = read_archive(archive, lambda path: path.startswith("object_detection/") and path.endswith(SUFFIX))
+    return {path: content.decode() for path, content in tree.items()}
 
 
 def old_descriptor(source: str) -> bytes:
@@ -56,10 +58,50 @@ def test_real_modules_keep_their_descriptor(old_modules: dict[str, str]) -> None
         assert len(imported) == len(set(proto.dependency))
 
 
-def test_a_module_of_today_is_left_alone(old_modules: dict[str, str]) -> None:
+def test_a_module_of_today_keeps_its_text(old_modules: dict[str, str]) -> None:
     for path, source in old_modules.items():
         new = modernise(source, path)
         assert modernise(new, path) == new
+
+
+NEWER = """
+from google.protobuf import descriptor_pool as _descriptor_pool
+from google.protobuf import runtime_version as _runtime_version
+from google.protobuf.internal import builder as _builder
+_runtime_version.ValidateProtobufRuntimeVersion(_runtime_version.Domain.PUBLIC, 99, 0, 0, '', 'a/b.proto')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile({0!r})
+_globals = globals()
+_builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
+"""
+
+
+def test_what_a_protoc_newer_than_the_runtime_wrote_asks_for_no_version() -> None:
+    descriptor = FileDescriptorProto(name="a/b.proto", package="a", dependency=["x/y-z.proto", "top.proto"])
+    descriptor.public_dependency.append(0)
+    descriptor.message_type.add(name="M").field.add(name="f", number=1, type=9, label=1, json_name="f")
+    new = modernise(NEWER.format(descriptor.SerializeToString()), "a/b_pb2.py")
+    assert "runtime_version" not in new
+    assert [line for line in new.splitlines() if "import" in line][2:] == [
+        "from x import y_z_pb2 as x_dot_y__z__pb2", "from x.y_z_pb2 import *", "import top_pb2 as top__pb2",
+    ]
+    del descriptor.message_type[0].field[0]
+    descriptor.message_type[0].field.add(name="f", number=1, type=9, label=1)
+    assert new_descriptor(new) == descriptor.SerializeToString()
+
+
+@pytest.mark.parametrize("name", ["a b.proto", "a/b; import os", "../x.proto", "", "a//b.proto", "a/\n.proto", "é/x y"])
+def test_no_descriptor_writes_statements_into_a_module(name: str) -> None:
+    source = NEWER.format(FileDescriptorProto(name="n", dependency=[name]).SerializeToString())
+    with pytest.raises(PackageError, match=r"K303: .*its descriptor is damaged"):
+        modernise(source, "a/b_pb2.py")
+
+
+def test_a_descriptor_nested_too_deep_is_refused() -> None:
+    data = b""
+    for _ in range(5000):
+        data = delimited(3, data)
+    with pytest.raises(PackageError, match="its descriptor is damaged"):
+        modernise(NEWER.format(delimited(4, data)), "a/b_pb2.py")
 
 
 USE = """
@@ -103,10 +145,34 @@ def test_any_text_is_a_module_or_an_error(source: str) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_descriptor_is_carried_over(data: bytes) -> None:
+def test_any_bytes_are_a_descriptor_or_an_error(data: bytes) -> None:
     source = f"from x.y import z_pb2 as z\nimport os\nDESCRIPTOR = f(name='n', serialized_pb={data!r})\n"
-    new = modernise(source, "a/b_pb2.py")
-    assert new_descriptor(new) == data
-    assert "from x.y import z_pb2 as z\n" in new
-    assert "import os" not in new
-    assert "'a.b_pb2'" in new
+    if outcome(lambda: modernise(source, "a/b_pb2.py")) != "K303":
+        new = modernise(source, "a/b_pb2.py")
+        assert "import os" not in new
+        assert "'a.b_pb2'" in new
+        assert modernise(new, "a/b_pb2.py") == new
+
+
+_LETTERS = st.text("ab_", min_size=1)
+_FIELDS = st.builds(FieldDescriptorProto, name=_LETTERS, number=st.integers(1, 1000), json_name=st.none() | _LETTERS,
+                    default_value=st.none() | st.text())
+_SOME = st.lists(_FIELDS, max_size=2)
+_MESSAGES = st.recursive(
+    st.builds(DescriptorProto, name=_LETTERS, field=_SOME),
+    lambda inner: st.builds(DescriptorProto, nested_type=st.lists(inner, max_size=2), extension=_SOME), max_leaves=3,
+)
+
+
+_FILES = st.builds(FileDescriptorProto, name=_LETTERS, message_type=st.lists(_MESSAGES, max_size=2), extension=_SOME)
+
+
+@given(_FILES)
+def test_all_of_a_descriptor_but_its_json_names_is_carried_over(proto: FileDescriptorProto) -> None:
+    found = FileDescriptorProto.FromString(new_descriptor(render(proto.SerializeToString(), "a/b_pb2.py")))
+    waiting: list[FileDescriptorProto | DescriptorProto] = [proto]
+    for one in waiting:
+        waiting += one.message_type if isinstance(one, FileDescriptorProto) else one.nested_type
+        for field in (*one.extension, *(one.field if isinstance(one, DescriptorProto) else ())):
+            field.ClearField("json_name")
+    assert found == proto

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcpod.pipeline.lint import LintContext, lint_config
+from gcpod.pipeline.lint import LintContext, fix_config, lint_config
 
 CLEAN = """\
 model {
@@ -50,6 +50,7 @@ def test_a_clean_config_has_no_findings() -> None:
     (changed("/model.ckpt", "\\\\model.ckpt"), "C201", "12:25", "with forward slashes"),
     (changed("model.ckpt", "checkpoint"), "C201", "12:25", "PREFIX.index"),
     (changed('"detection"', '"detektion"'), "C203", "13:30", "use one of: detection, classification"),
+    (changed('"detection"', '"fine_tune"'), "C203", "13:30", "write detection"),
     (changed("num_classes: 2", "num_classes: 3"), "C205", "3:18", "write num_classes: 2"),
     (changed("gs://b/train-*", "PATH_TO_BE_CONFIGURED"), "C206", "18:40", "give the real path"),
     (changed("gs://b/train-*", "/home/me/train-*"), "C207", "18:40", "give its gs:// address"),
@@ -68,8 +69,7 @@ def test_one_fault_gives_one_finding(text: str, code: str, place: str, fix: str)
     (changed("batch_size: 16", "batch_size: 12"), "8:15", "make it a multiple of 8"),
     (changed("fixed_shape_resizer { height: 96 width: 96 }", "keep_aspect_ratio_resizer { min_dimension: 9 }"),
      "4:64", "use fixed_shape_resizer"),
-    (changed("max_number_of_boxes: 100", ""), "7:15", "write max_number_of_boxes: 100"),
-    (changed("unpad_groundtruth_tensors: false", ""), "1:1", "write unpad_groundtruth_tensors: false"),
+    (changed("unpad_groundtruth_tensors: false", ""), "7:15", "write unpad_groundtruth_tensors: false"),
     (changed("tensors: false", "tensors: true"), "11:30", "write unpad_groundtruth_tensors: false"),
 ])
 def test_a_tpu_asks_for_fixed_shapes(text: str, place: str, fix: str) -> None:
@@ -93,10 +93,98 @@ def test_every_fault_is_found_at_once() -> None:
     assert [finding.code for finding in lint_config(text, "f", CONTEXT)] == ["C205", "C210"]
 
 
-@pytest.mark.parametrize("value", ['"²"', "1" * 5000, "-100", "0x64", "many", "{ a: 1 }", '""'])
-def test_numbers_that_are_none_are_left_to_the_schema(value: str) -> None:
+@pytest.mark.parametrize("value", ['"²"', "1" * 5000, "-100", "many", "{ a: 1 }", '""'])
+def test_numbers_that_are_none_are_the_schemas_matter(value: str) -> None:
     text = changed("num_steps: 500", f"num_steps: {value}").replace("batch_size: 16", f"batch_size: {value}")
-    assert lint_config(text, "f", TPU) == []
+    assert {finding.code for finding in lint_config(text, "f", TPU)} == {"C202"}
+
+
+@pytest.mark.parametrize(("old", "new", "place", "found"), [
+    ("schedule { step: 90 }", "schedule { step: 90 } schedule { step: 90 }", "14:115", "step 90 after step 90"),
+    ("manual_step_learning_rate { schedule { step: 90 } }",
+     "cosine_decay_learning_rate { total_steps: 9 warmup_steps: 10 }", "14:48", "warms up for 10 of 9 steps"),
+    ("manual_step_learning_rate { schedule { step: 90 } }", "cosine_decay_learning_rate { learning_rate_base: 1e-5 }",
+     "14:48", "warms up from 0.0002, above its learning_rate_base 1e-05"),
+])
+def test_schedules_that_the_trainer_refuses(old: str, new: str, place: str, found: str) -> None:
+    [finding] = lint_config(changed(old, new), "f", CONTEXT)
+    assert (finding.code, finding.where) == ("C209", f"f:{place}")
+    assert found in finding.found
+
+
+def test_a_batch_divides_among_gpus() -> None:
+    [finding] = lint_config(CLEAN, "f", LintContext(num_labels=2, gpus=3))
+    assert (finding.code, finding.found) == ("C208", "batch_size 16 does not divide among 3 GPUs")
+    assert lint_config(CLEAN, "f", LintContext(num_labels=2, gpus=4)) == []
+
+
+def with_extractor(name: str) -> str:
+    return changed("num_classes: 2", f'num_classes: 2\n    feature_extractor {{ type: "{name}" }}')
+
+
+@pytest.mark.parametrize(("name", "tensorflow", "found", "fix"), [
+    ("ssd_mobilenet_v2_keras", "1", "is for TensorFlow 2", "did you mean ssd_mobilenet_v2?"),
+    ("ssd_mobilenet_v2", "2", "is for TensorFlow 1", "did you mean ssd_mobilenet_v2_keras?"),
+    ("ssd_mobilnet_v2", "", "is not known", "did you mean ssd_mobilenet_v2?"),
+    ("yolo", "", "is not known", "model_builder.py"),
+])
+def test_extractors_of_another_world(name: str, tensorflow: str, found: str, fix: str) -> None:
+    findings = lint_config(with_extractor(name), "f", LintContext(num_labels=2, tensorflow=tensorflow))
+    [finding] = [one for one in findings if one.code == "C203"]
+    assert finding.where == "f:4:31"
+    assert found in finding.found
+    assert fix in finding.fix
+
+
+def test_what_each_tensorflow_restores() -> None:
+    second = with_extractor("ssd_mobilenet_v2_keras")
+    [finding] = lint_config(second, "f", CONTEXT)
+    assert (finding.code, finding.where) == ("C202", "f:8:15")
+    assert "V1 by default" in finding.found
+    full = second.replace('"detection"', '"full"').replace("num_steps: 500", "num_steps: 500\n  "
+                                                           "fine_tune_checkpoint_version: V2")
+    assert lint_config(full, "f", CONTEXT) == []
+    first = with_extractor("ssd_mobilenet_v2")
+    assert lint_config(first, "f", CONTEXT) == []
+    [finding] = lint_config(first.replace('"detection"', '"full"'), "f", CONTEXT)
+    assert (finding.code, finding.fix) == ("C203", "use one of: detection, classification")
+    assert lint_config(first.replace("num_steps: 500", "num_steps: 501"), "f", CONTEXT) == []
+
+
+MENDED = [
+    (changed('"detection"', "“detection”"), CLEAN, ["C204", "C204"]),
+    (changed('"detection"', "‘detection’"), changed('"detection"', "'detection'"), ["C204", "C204"]),
+    (changed("model.ckpt", "model.ckpt.index"), CLEAN, ["C201"]),
+    (changed("/model.ckpt", "\\\\model.ckpt.data-00000-of-00002"), CLEAN, ["C201"]),
+    (changed('"detection"', '"fine_tune"'), CLEAN, ["C203"]),
+    (changed("num_classes: 2", "num_classes: 90"), CLEAN, ["C205"]),
+    (changed("unpad_groundtruth_tensors: false", "unpad_groundtruth_tensors: true"), CLEAN, ["C208"]),
+    (changed("num_steps: 500", "num_steps: 401"), CLEAN, ["C210"]),
+    (changed("num_steps: 500", "num_steps: 401").replace("num_classes: 2", "num_classes: 3"), CLEAN, ["C205", "C210"]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected", "codes"), MENDED)
+def test_what_is_safe_is_mended_and_nothing_else(text: str, expected: str, codes: list[str]) -> None:
+    mended, findings = fix_config(text, "f", TPU)
+    assert mended == expected
+    assert [finding.code for finding in findings] == codes
+    assert fix_config(mended, "f", TPU) == (mended, [])
+
+
+def test_fields_are_added_where_they_belong() -> None:
+    second = with_extractor("ssd_mobilenet_v2_keras").replace("  unpad_groundtruth_tensors: false\n", "")
+    mended, findings = fix_config(second, "f", TPU)
+    assert [finding.code for finding in findings] == ["C202", "C208"]
+    assert lint_config(mended, "f", TPU) == []
+    assert set(mended.splitlines()) - set(second.splitlines()) == {
+        "  fine_tune_checkpoint_version: V2", "  unpad_groundtruth_tensors: false",
+    }
+
+
+def test_what_has_no_safe_remedy_stays() -> None:
+    text = changed("gs://b/train-*", "PATH_TO_BE_CONFIGURED").replace("model.ckpt", "checkpoint")
+    assert fix_config(text, "f", TPU) == (text, [])
 
 
 @given(st.text() | st.lists(st.sampled_from(CLEAN.split()), max_size=40).map(" ".join))
@@ -104,3 +192,5 @@ def test_any_text_gives_findings_with_a_place(text: str) -> None:
     for finding in lint_config(text, "f", TPU):
         assert finding.where.startswith("f:")
         assert finding.code.startswith("C2")
+    mended, _ = fix_config(text, "f", TPU)
+    assert fix_config(mended, "f", TPU) == (mended, [])

@@ -26,7 +26,7 @@ ALWAYS = {
 }
 FREE_TO_CHANGE = (
     "num_classes", "batch_size", "num_steps", "label_map_path", "input_path", "total_steps", "warmup_steps",
-    "fine_tune_checkpoint",
+    "fine_tune_checkpoint", "step:", "decay_steps", "burnin_steps", "hold_base_rate_steps", "delay",
 )
 
 
@@ -41,7 +41,7 @@ def lines_changed(before: str, after: str) -> tuple[list[str], list[str]]:
 
 
 def test_the_built_in_template_is_named_and_read() -> None:
-    assert template_names() == ("ssd_mobilenet_v2",)
+    assert "ssd_mobilenet_v2" in template_names()
     tree = parse(BUILT_IN)
     assert tree.text("model.ssd.feature_extractor.type") == "ssd_mobilenet_v2_keras"
 
@@ -87,7 +87,7 @@ def test_every_real_config_renders_and_is_clean_afterwards(shared_data: Path) ->
         assert {path: tree.text(path) for path in ALWAYS} == ALWAYS, name
         assert tree.text(f"model.{architecture}.num_classes") == "7"
         assert not tree.text("train_config.fine_tune_checkpoint"), name
-        findings = lint_config(text, name, LintContext(num_labels=7))
+        findings = [one for one in lint_config(text, name, LintContext(num_labels=7)) if one.severity == "error"]
         known = ["C206"] if name.startswith("centernet") else []
         assert [finding.code for finding in findings] == known, name
         assert all("keypoint_label_map_path" in finding.found for finding in findings)
@@ -144,3 +144,106 @@ def test_a_template_that_cannot_be_read_is_refused(tmp_path: Path, content: byte
     with pytest.raises(ConfigError, match=words) as caught:
         template_text("x.config", tmp_path)
     assert "ssd_mobilenet_v2" in caught.value.fix
+
+
+def schedule(text: str) -> str:
+    optimizer = f"optimizer {{ a {{ learning_rate {{ {text} }} }} }}"
+    return f"model {{ ssd {{ }} }} train_config {{ batch_size: 24 num_steps: 2400 {optimizer} }}"
+
+
+def rendered(text: str, request: RenderRequest) -> str:
+    tree = parse(render_config(schedule(text), request))
+    rate = tree.find("train_config.optimizer.a.learning_rate")
+    assert isinstance(rate, Message)
+    return " ".join(f"{path.rpartition('.')[2]}={value.value}" for path, value in rate.walk())
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("manual_step_learning_rate { initial_learning_rate: .01 schedule { step: 900 learning_rate: .001 } schedule { "
+     "step: 901 learning_rate: .0001 } schedule { step: 2000 learning_rate: .00001 } }",
+     "initial_learning_rate=.01 step=450 learning_rate=.001 step=451 learning_rate=.0001 step=1000 "
+     "learning_rate=.00001"),
+    ("exponential_decay_learning_rate { initial_learning_rate: 0.004 decay_steps: 800 burnin_steps: 1 }",
+     "initial_learning_rate=0.004 decay_steps=400 burnin_steps=1"),
+    ("cosine_decay_learning_rate { learning_rate_base: 0.08 hold_base_rate_steps: 100 }",
+     "learning_rate_base=0.08 hold_base_rate_steps=50 total_steps=1200 warmup_steps=120"),
+    ("constant_learning_rate { learning_rate: 0.1 }", "learning_rate=0.1"),
+])
+def test_a_schedules_own_steps_are_scaled_along(text: str, expected: str) -> None:
+    assert rendered(text, REQUEST) == expected
+
+
+def test_quantization_begins_at_the_same_share_of_the_training() -> None:
+    text = "model { ssd { } } train_config { num_steps: 2400 } graph_rewriter { quantization { delay: 800 } }"
+    assert parse(render_config(text, REQUEST)).text("graph_rewriter.quantization.delay") == "400"
+    assert "delay: 800" in render_config(text, replace(REQUEST, steps=2400))
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("manual_step_learning_rate { initial_learning_rate: .01 schedule { step: 9 learning_rate: .001 } }",
+     "initial_learning_rate=0.02 step=4 learning_rate=0.002"),
+    ("exponential_decay_learning_rate { burnin_learning_rate: 0.5 }",
+     "burnin_learning_rate=1 initial_learning_rate=0.004"),
+    ("cosine_decay_learning_rate { }",
+     "total_steps=1200 warmup_steps=120 learning_rate_base=0.004 warmup_learning_rate=0.0004"),
+    ("constant_learning_rate { learning_rate: 0.1f }", "learning_rate=0.2"),
+])
+def test_rates_follow_the_batch_when_asked(text: str, expected: str) -> None:
+    assert rendered(text, replace(REQUEST, batch_size=48, scale_learning_rate=True)) == expected
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("manual_step_learning_rate { initial_learning_rate: .01 schedule { step: 9 learning_rate: .001 } }",
+     "initial_learning_rate=0.5 step=4 learning_rate=0.05"),
+    ("cosine_decay_learning_rate { learning_rate_base: 0.1 warmup_learning_rate: 0.01 }",
+     "learning_rate_base=0.5 warmup_learning_rate=0.05 total_steps=1200 warmup_steps=120"),
+    ("constant_learning_rate { }", "learning_rate=0.5"),
+])
+def test_a_given_rate_is_the_peak_and_the_others_keep_their_share(text: str, expected: str) -> None:
+    assert rendered(text, replace(REQUEST, learning_rate=0.5, scale_learning_rate=True)) == expected
+
+
+def test_the_evaluation_is_told_its_pictures_and_metrics() -> None:
+    request = replace(REQUEST, eval_examples=37, metrics="coco_mask_metrics")
+    text = 'model { ssd { } } eval_config { num_examples: 8000 # of COCO\n metrics_set: "x" }'
+    tree = parse(render_config(text, request))
+    assert tree.text("eval_config.num_examples") == "37"
+    assert tree.text("eval_config.metrics_set") == "coco_mask_metrics"
+    assert "num_examples" not in render_config("model { ssd { } } eval_config { }", request)
+
+
+def test_anything_else_is_set_by_its_path() -> None:
+    text = BUILT_IN.replace("train_config {", "train_config { data_augmentation_options { ssd_random_crop { } }", 1)
+    options = "train_config.data_augmentation_options"
+    count = text.count("data_augmentation_options")
+    rendered = render_config(text, replace(REQUEST, settings={
+        "train_config.batch_size": "99", "model.ssd.image_resizer.fixed_shape_resizer.height": "64",
+        f"{options}[0].random_horizontal_flip.probability": "0.25",
+        f"{options}[{count}].normalize_image.original_minval": "0",
+        "train_config.fine_tune_checkpoint": "gs://b/x",
+    }))
+    tree = parse(rendered)
+    assert tree.text("train_config.batch_size") == "99"
+    assert tree.text("model.ssd.image_resizer.fixed_shape_resizer.height") == "64"
+    assert tree.text("train_config.fine_tune_checkpoint") == "gs://b/x"
+    train = tree.find("train_config")
+    assert isinstance(train, Message)
+    first, *_, last = train.all("data_augmentation_options")
+    assert isinstance(first, Message)
+    assert isinstance(last, Message)
+    assert first.text("random_horizontal_flip.probability") == "0.25"
+    assert last.text("normalize_image.original_minval") == "0"
+
+
+def test_a_setting_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="did you mean batch_size") as caught:
+        render_config(BUILT_IN, replace(REQUEST, settings={"train_config.batch_sise": "1"}))
+    assert caught.value.code == "C202"
+    with pytest.raises(ConfigError, match="the template has 1 ssd; use an index up to 1"):
+        render_config(BUILT_IN, replace(REQUEST, settings={"model.ssd[2].num_classes": "1"}))
+
+
+def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "mine.config").write_bytes(BUILT_IN.replace("\n", "\r\n").encode())
+    template, _ = template_text("mine.config", tmp_path)
+    assert render_config(template, REQUEST).replace("\r\n", "").count("\n") == 0

@@ -1,0 +1,235 @@
+"""What a schema cannot say about a pipeline config: findings C201, C203 and C205 to C210.
+
+What the trainer does with each value was read in object_detection 2.8: model_lib_v2.py, utils/config_util.py,
+utils/learning_schedules.py, builders/dataset_builder.py and the ``restore_from_objects`` of its meta architectures.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from gcpod.pipeline.edit import Edit, insertion
+from gcpod.pipeline.problem import Config, Problem
+from gcpod.spec import STEPS_PER_BLOCK, whole_blocks
+from gcpod.textproto import Message, Scalar
+
+_PATHS: Final = re.compile(r"(^|\.)(\w*input_path|\w*label_map_path|fine_tune_checkpoint|label_map|model_dir)$")
+_PLACEHOLDER: Final = "PATH_TO_BE_CONFIGURED"
+_CHECKPOINT_TYPES: Final = {"1": ("detection", "classification"), "2": ("detection", "classification", "full")}
+_PART_OF_CHECKPOINT: Final = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+
+
+def placeholders(config: Config) -> Iterator[Problem]:
+    for path, value in config.tree.walk():
+        if _PLACEHOLDER in value.value:
+            yield config.problem("C206", value.start, f"{path} still is {value.value!r}", "give the real path")
+
+
+def paths(config: Config) -> Iterator[Problem]:
+    for path, value in config.tree.walk():
+        if not _PATHS.search(path) or not value.value or _PLACEHOLDER in value.value:
+            continue
+        if config.context.cloud and not value.value.startswith(("gs://", "/gcs/")):
+            fix = "a job reads gs:// only: upload it and give its gs:// address"
+            yield config.problem("C207", value.start, f"{path} is the local path {value.value!r}", fix)
+
+
+def checkpoint(config: Config) -> Iterator[Problem]:
+    value = config.tree.find("train_config.fine_tune_checkpoint")
+    if not isinstance(value, Scalar) or not value.value:
+        return
+    prefix = _PART_OF_CHECKPOINT.sub("", value.value.replace("\\", "/"))
+    if prefix != value.value or prefix.rpartition("/")[2] == "checkpoint":
+        edits = [Edit(value.start, value.end, f'"{prefix}"')] if prefix.rpartition("/")[2] != "checkpoint" else []
+        edits = edits if '"' not in prefix else []
+        fix = "give what PREFIX.index and PREFIX.data-00000-of-00001 share, with forward slashes"
+        yield config.problem("C201", value.start, f"fine_tune_checkpoint is {value.value!r}", fix, edits)
+    if _world(config) == "2":
+        yield from _version(config)
+
+
+def _version(config: Config) -> Iterator[Problem]:
+    version = config.tree.find("train_config.fine_tune_checkpoint_version")
+    train = config.tree.find("train_config")
+    if isinstance(train, Message) and (version is None or (isinstance(version, Scalar) and version.value != "V2")):
+        edits = [Edit(version.start, version.end, "V2")] if version else (
+            insertion(config.text, train, "fine_tune_checkpoint_version: V2")
+        )
+        found = f"fine_tune_checkpoint_version is {version.value if isinstance(version, Scalar) else 'V1 by default'}"
+        fix = "write fine_tune_checkpoint_version: V2, TensorFlow 2 restores no other"
+        yield config.problem("C202", version.start if version else train.start, found, fix, edits)
+
+
+def checkpoint_type(config: Config) -> Iterator[Problem]:
+    kind = config.tree.find("train_config.fine_tune_checkpoint_type")
+    world = _world(config)
+    allowed = _CHECKPOINT_TYPES[world or "2"]
+    if not isinstance(kind, Scalar) or not kind.value or kind.value in allowed:
+        return
+    edits, fix = [], f"use one of: {', '.join(allowed)}"
+    if kind.value == "fine_tune":
+        # What it did for CenterNet is what "detection" does since 2.5; no other model knew it.
+        edits, fix = [Edit(kind.start, kind.end, '"detection"')], "write detection, which does the same"
+    yield config.problem("C203", kind.start, f"fine_tune_checkpoint_type is {kind.value!r}", fix, edits)
+
+
+def extractor(config: Config) -> Iterator[Problem]:
+    """A name that the release has, for the TensorFlow that will train."""
+    kind, known = _extractor(config), config.context.schema.extractors
+    if kind is None or not known:
+        return
+    wanted = known.get(config.context.tensorflow) or frozenset().union(*known.values())
+    if kind.value in wanted:
+        return
+    other = next((world for world, names in known.items() if kind.value in names), None)
+    found = f"the feature extractor {kind.value!r} is " + (f"for TensorFlow {other}" if other else "not known")
+    twins = [one for one in (f"{kind.value}_keras", kind.value.removesuffix("_keras")) if one in wanted]
+    near = twins or difflib.get_close_matches(kind.value, sorted(wanted), n=1)
+    fix = f"did you mean {near[0]}?" if near else "use a name of object_detection/builders/model_builder.py"
+    yield config.problem("C203", kind.start, found, fix)
+
+
+def rewriter(config: Config) -> Iterator[Problem]:
+    """Quantization rewrites graphs by tensorflow.contrib.quantize, which went with TensorFlow 1."""
+    for name, offset, _ in config.tree.fields:
+        if name == "graph_rewriter":
+            found = "graph_rewriter quantizes while training, which only TensorFlow 1.15 can and no runtime here has"
+            yield config.problem("C203", offset, found, "take it out to train without", severity="warning")
+
+
+def _extractor(config: Config) -> Scalar | None:
+    model = config.tree.find("model")
+    for name, _, _ in model.fields if isinstance(model, Message) else ():
+        kind = config.tree.find(f"model.{name}.feature_extractor.type")
+        if isinstance(kind, Scalar):
+            return kind
+    return None
+
+
+def _world(config: Config) -> str:
+    """The TensorFlow that trains: as told, else the one that the feature extractor is for; "" when nobody knows."""
+    kind = _extractor(config)
+    worlds = [world for world, names in config.context.schema.extractors.items() if kind and kind.value in names]
+    return config.context.tensorflow or (worlds[0] if len(worlds) == 1 else "")
+
+
+def classes(config: Config) -> Iterator[Problem]:
+    wanted = config.context.num_labels
+    for path, value in config.tree.walk():
+        if wanted is not None and re.fullmatch(r"model\.\w+\.num_classes", path) and value.value != str(wanted):
+            found = f"num_classes is {value.value}, the label map has {wanted} classes"
+            edits = [Edit(value.start, value.end, str(wanted))]
+            yield config.problem("C205", value.start, found, f"write num_classes: {wanted}", edits)
+
+
+def steps(config: Config) -> Iterator[Problem]:
+    value = config.tree.find("train_config.num_steps")
+    count = _whole(value)
+    if isinstance(value, Scalar) and count % STEPS_PER_BLOCK and _world(config) != "1":
+        found = f"num_steps is {value.value}: blocks of 100 are run, so evaluation waits for a step that never is"
+        rounded = str(whole_blocks(count))
+        edits = [Edit(value.start, value.end, rounded)]
+        yield config.problem("C210", value.start, found, f"write num_steps: {rounded}", edits)
+
+
+def schedules(config: Config) -> Iterator[Problem]:
+    for rate in _messages(config.tree, "learning_rate"):
+        for name, offset, value in rate.fields:
+            if name == "manual_step_learning_rate" and isinstance(value, Message):
+                yield from _manual(config, value)
+            elif name == "cosine_decay_learning_rate" and isinstance(value, Message):
+                yield from _cosine(config, offset, value)
+
+
+def _manual(config: Config, schedule: Message) -> Iterator[Problem]:
+    last = 0
+    for entry in schedule.all("schedule"):
+        step = entry.find("step") if isinstance(entry, Message) else None
+        if not isinstance(step, Scalar):
+            continue
+        if step.value in ("0", "+0", "-0"):
+            fix = "remove that entry and give its rate as initial_learning_rate"
+            yield config.problem("C209", step.start, "the learning-rate schedule has an entry at step 0", fix)
+        elif 0 < _whole(step) <= last:
+            found = f"the learning-rate schedule has step {step.value} after step {last}"
+            yield config.problem("C209", step.start, found, "put its entries in the order of their steps")
+        last = max(last, _whole(step))
+
+
+def _cosine(config: Config, offset: int, schedule: Message) -> Iterator[Problem]:
+    total, warmup = (_number(schedule.find(name), default) for name, default in (
+        ("total_steps", 4_000_000), ("warmup_steps", 10_000),
+    ))
+    base, start = (_number(schedule.find(name), default) for name, default in (
+        ("learning_rate_base", 0.002), ("warmup_learning_rate", 0.0002),
+    ))
+    if total < warmup:
+        found = f"the schedule warms up for {warmup:g} of {total:g} steps"
+        yield config.problem("C209", offset, found, "make total_steps larger, or warmup_steps smaller")
+    if warmup > 0 and base < start:
+        found = f"the schedule warms up from {start:g}, above its learning_rate_base {base:g}"
+        yield config.problem("C209", offset, found, "make warmup_learning_rate smaller")
+
+
+def accelerators(config: Config) -> Iterator[Problem]:
+    """The global batch is divided among all that train (tf.distribute's get_per_replica_batch_size)."""
+    cores, gpus = config.context.tpu_cores, config.context.gpus
+    batch = config.tree.find("train_config.batch_size")
+    for count, what in ((cores, "TPU cores"), (gpus, "GPUs")):
+        if count and isinstance(batch, Scalar) and _whole(batch) % count:
+            found = f"batch_size {batch.value} does not divide among {count} {what}"
+            yield config.problem("C208", batch.start, found, f"make it a multiple of {count}")
+    if cores:
+        yield from _fixed_shapes(config)
+
+
+def _fixed_shapes(config: Config) -> Iterator[Problem]:
+    for path, value in config.tree.walk():
+        if ".image_resizer." in path and ".fixed_shape_resizer." not in path and not _padded(config, path):
+            found = f"{path} gives images of varying shape, which a TPU cannot compile"
+            yield config.problem("C208", value.start, found, "use fixed_shape_resizer")
+            break
+    train = config.tree.find("train_config")
+    if not isinstance(train, Message):
+        return
+    unpad = train.find("unpad_groundtruth_tensors")
+    if unpad is None or (isinstance(unpad, Scalar) and unpad.value not in ("false", "False", "f", "0")):
+        line = "unpad_groundtruth_tensors: false"
+        edits = [Edit(unpad.start, unpad.end, "false")] if unpad else insertion(config.text, train, line)
+        found = "unpad_groundtruth_tensors is not false, so shapes vary on a TPU"
+        yield config.problem("C208", unpad.start if unpad else train.start, found, f"write {line}", edits)
+
+
+def _padded(config: Config, path: str) -> bool:
+    """Whether a resizer that keeps proportions fills its images up to one size."""
+    resizer = path.rpartition(".")[0]
+    return config.tree.text(f"{resizer}.pad_to_max_dimension") in ("true", "True", "t", "1")
+
+
+def _messages(message: Message, name: str) -> Iterator[Message]:
+    for key, _, value in message.fields:
+        if isinstance(value, Message):
+            if key == name:
+                yield value
+            yield from _messages(value, name)
+
+
+def _whole(value: Scalar | Message | None) -> int:
+    """A plain number of the config; 0, which no rule here objects to, for anything else."""
+    return int(value.value) if isinstance(value, Scalar) and re.fullmatch("[0-9]{1,18}", value.value) else 0
+
+
+def _number(value: Scalar | Message | None, default: float) -> float:
+    """A number of the config, or what counts without it; a text that is none is the schema's matter."""
+    try:
+        return float(value.value.rstrip("fF")) if isinstance(value, Scalar) and not value.quoted else default
+    except ValueError:
+        return default
+
+
+RULES: Final[Sequence[Callable[[Config], Iterator[Problem]]]] = (
+    placeholders, paths, checkpoint, checkpoint_type, extractor, rewriter, classes, steps, schedules, accelerators,
+)

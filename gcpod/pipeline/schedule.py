@@ -1,0 +1,115 @@
+"""A learning-rate schedule brought along when steps, batch or peak change: else it would train at the wrong rate.
+
+Kinds and fields of schedules: object_detection/protos/optimizer.proto; those not stated count with its defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from gcpod.textproto import Message, Scalar
+
+_PEAKS: Final = {
+    "constant_learning_rate": "learning_rate", "cosine_decay_learning_rate": "learning_rate_base",
+    "exponential_decay_learning_rate": "initial_learning_rate", "manual_step_learning_rate": "initial_learning_rate",
+}
+_RATES: Final = (
+    "learning_rate", "learning_rate_base", "initial_learning_rate", "warmup_learning_rate", "burnin_learning_rate",
+    "min_learning_rate",
+)
+_STEPS: Final = ("decay_steps", "burnin_steps", "hold_base_rate_steps")
+_DEFAULT_RATE: Final = 0.002
+_DEFAULT_WARMUP: Final = 0.0002
+_DEFAULT_BATCH: Final = 32
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changes for the schedule; see `gcpod.pipeline.render.RenderRequest`."""
+
+    steps: int
+    warmup_steps: int
+    batch_size: int
+    learning_rate: float | None = None
+    scale_learning_rate: bool = False
+
+
+def schedule_values(tree: Message, change: Change) -> dict[str, str]:
+    """Literals by path that bring the schedule of a pipeline config along."""
+    optimizer = tree.find("train_config.optimizer")
+    values = _rewriter(tree, change)
+    for name, _, _ in optimizer.fields if isinstance(optimizer, Message) else ():
+        path = f"train_config.optimizer.{name}.learning_rate"
+        rate = tree.find(path)
+        for kind, _, schedule in rate.fields if isinstance(rate, Message) else ():
+            if kind in _PEAKS and isinstance(schedule, Message):
+                values |= _schedule(tree, f"{path}.{kind}", kind, schedule, change)
+    return values
+
+
+def _rewriter(tree: Message, change: Change) -> dict[str, str]:
+    """Quantization begins after its delay, which is a number of steps too (graph_rewriter.proto)."""
+    path, before = "graph_rewriter.quantization.delay", _number(tree.find("train_config.num_steps"))
+    delay = _number(tree.find(path))
+    if not delay or before in (0, change.steps):
+        return {}
+    return {path: str(max(1, round(delay * change.steps / before)))}
+
+
+def _schedule(tree: Message, path: str, kind: str, schedule: Message, change: Change) -> dict[str, str]:
+    factor = _factor(tree, kind, schedule, change)
+    before = _number(tree.find("train_config.num_steps"))
+    ratio = change.steps / before if before else 1.0
+    values = {f"{path}.{name}": literal for name, literal in _scaled(schedule, factor, ratio).items()}
+    if kind == "cosine_decay_learning_rate":
+        values |= {f"{path}.total_steps": str(change.steps), f"{path}.warmup_steps": str(change.warmup_steps)}
+    peak = _PEAKS[kind]
+    if factor != 1 and schedule.find(peak) is None:
+        values[f"{path}.{peak}"] = _rate(_DEFAULT_RATE * factor)
+    if factor != 1 and kind == "cosine_decay_learning_rate" and schedule.find("warmup_learning_rate") is None:
+        values[f"{path}.warmup_learning_rate"] = _rate(_DEFAULT_WARMUP * factor)
+    last = 0
+    for index, entry in enumerate(schedule.all("schedule")):
+        if isinstance(entry, Message):
+            inner = {f"{path}.schedule[{index}].{name}": one for name, one in _scaled(entry, factor, ratio).items()}
+            step = _number(entry.find("step"))
+            if ratio != 1 and step:
+                last = max(last + 1, round(step * ratio))
+                inner[f"{path}.schedule[{index}].step"] = str(last)
+            values |= inner
+    return values
+
+
+def _factor(tree: Message, kind: str, schedule: Message, change: Change) -> float:
+    """What all rates are multiplied by."""
+    if change.learning_rate is not None:
+        return change.learning_rate / (_number(schedule.find(_PEAKS[kind])) or _DEFAULT_RATE)
+    if change.scale_learning_rate:
+        return change.batch_size / (_number(tree.find("train_config.batch_size")) or _DEFAULT_BATCH)
+    return 1.0
+
+
+def _scaled(message: Message, factor: float, ratio: float) -> Mapping[str, str]:
+    values: dict[str, str] = {}
+    for name, _, value in message.fields:
+        number = _number(value)
+        if name in _RATES and factor != 1 and number:
+            values[name] = _rate(number * factor)
+        elif name in _STEPS and ratio != 1 and number:
+            values[name] = str(max(1, round(number * ratio)))
+    return values
+
+
+def _rate(number: float) -> str:
+    """Six significant digits: 32-bit floats hold no seventh."""
+    return f"{number:.6g}"
+
+
+def _number(value: Scalar | Message | None) -> float:
+    """A number of the config; 0 for anything else."""
+    try:
+        return float(value.value.rstrip("fF")) if isinstance(value, Scalar) and not value.quoted else 0.0
+    except ValueError:
+        return 0.0
