@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from gcpod.runtimes import FOLDER, all_runtimes
+from gcpod.runtimes import all_runtimes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,13 +26,16 @@ def test_cloud_build_makes_every_image_it_pushes_and_in_order() -> None:
     assert pushed <= known
 
 
-def test_the_dockerfile_copies_what_there_is_and_starts_the_launcher() -> None:
-    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
-    copied = re.findall(r"^COPY (\S+) ", text, flags=re.MULTILINE)
-    assert all((FOLDER / name).exists() for name in copied)
-    assert {runtime.lock.name for runtime in all_runtimes().values()} <= set(copied)
-    assert (FOLDER / "launcher" / "gcpod_launcher" / "__main__.py").exists()
-    assert 'ENTRYPOINT ["python", "-m", "gcpod_launcher"]' in text
+def test_cloud_build_makes_the_images_of_recipes_that_there_are() -> None:
+    steps = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text(encoding="utf-8"))["steps"]
+    [script] = [step["args"][1] for step in steps if step["id"] == "recipes"]
+    made = re.search(r"for kind in ([\w ]+); do \S+ runtime build (\S+) --kind \$\$kind --out (\S+)/\$\$kind;", script)
+    assert made is not None
+    runtime = all_runtimes()[made[2]]
+    assert set(made[1].split()) <= set(runtime.recipes)
+    folders = {f"{made[3]}/{kind}": runtime.images[kind] for kind in made[1].split()}
+    built = {step["args"][-1]: step["args"][1].rpartition("/")[2] for step in steps if step["args"][0] == "build"}
+    assert built == {folder: f"{image}:latest" for folder, image in folders.items()}
 
 
 def test_every_link_and_file_the_documents_name_exists() -> None:

@@ -20,6 +20,8 @@ KINDS: tuple[Kind, ...] = ("train", "eval", "export")
 RUN_LABEL = "gcpod_run"
 INTENT_LABEL = "gcpod_intent"
 KIND_LABEL = "gcpod_kind"
+_V5E = {"NEXT_PLUGGABLE_DEVICE_USE_C_API": "true", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": "/lib/libtpu.so"}
+"""What TensorFlow finds a v5e by (https://cloud.google.com/vertex-ai/docs/training/training-with-tpu-vm)."""
 _MAX_LABEL = 63
 
 
@@ -146,6 +148,8 @@ def to_request(plan: JobPlan, spec: Spec, layout: RunLayout, run_id: str, image:
         pool["containerSpec"] = {
             "imageUri": image, "command": ["python", "-m", "gcpod_launcher"], "args": [*fetched, *launcher],
         }
+        if plan.machine.tpu_topology:
+            pool["containerSpec"]["env"] = [{"name": key, "value": value} for key, value in _V5E.items()]
     else:
         pool["pythonPackageSpec"] = {
             "executorImageUri": image, "packageUris": list(plan.packages),

@@ -15,7 +15,7 @@ from gcpod.localcloud import supervise
 from gcpod.runtimes import LAUNCHER
 
 ENTRYPOINT = ("python", "-m", "gcpod_launcher")
-"""What a trainer image starts when the request names no command (see gcpod/runtimes/Dockerfile)."""
+"""What a trainer image starts when the request names no command (see gcpod/runtimes/recipe.py)."""
 
 
 @dataclass(frozen=True)

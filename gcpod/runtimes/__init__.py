@@ -29,12 +29,28 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How a trainer image is made.
+
+    Attributes:
+        base: image that it starts from.
+        tensorflow: requirement or address of a wheel in place of the lock's tensorflow-cpu; "" keeps that.
+        libtpu: address of the TPU's driver; "" where there is no TPU.
+    """
+
+    base: str
+    tensorflow: str = ""
+    libtpu: str = ""
+
+
+@dataclass(frozen=True)
 class Runtime:
     """What jobs run in.
 
     Attributes:
         pythons: versions the locked requirements install on, best first.
         images: repository name of the trainer image by kind of machine (cpu, gpu, tpu).
+        recipes: how an image is made, for the kinds of machine that there is one for.
         prebuilt: Google's own image by kind of machine, for Python-package mode.
         platforms: wheel platform tags that the images' system accepts.
     """
@@ -45,6 +61,7 @@ class Runtime:
     pythons: tuple[str, ...]
     lock: Path
     images: dict[str, str]
+    recipes: dict[str, Recipe]
     prebuilt: dict[str, str]
     prebuilt_python: str
     object_detection: Source
@@ -56,6 +73,7 @@ def _runtime(name: str, raw: dict[str, Any]) -> Runtime:
     fields = dict(raw)
     fields["lock"] = FOLDER / fields["lock"]
     fields["pythons"], fields["platforms"] = tuple(fields["pythons"]), tuple(fields["platforms"])
+    fields["recipes"] = {kind: Recipe(**recipe) for kind, recipe in fields["recipes"].items()}
     fields["object_detection"] = Source(**fields["object_detection"])
     return Runtime(name=name, **fields)
 

@@ -131,6 +131,14 @@ def test_tpu_flags_go_with_tpus_only(machine: MachineSpec) -> None:
         assert not [one for one in module if one.startswith(("--use_tpu", "--tpu"))]
 
 
+def test_a_v5e_is_told_where_its_driver_is() -> None:
+    container = pool_of(request("train", MACHINES[3]))["containerSpec"]
+    assert {one["name"]: one["value"] for one in container["env"]} == {
+        "NEXT_PLUGGABLE_DEVICE_USE_C_API": "true", "TF_PLUGGABLE_DEVICE_LIBRARY_PATH": "/lib/libtpu.so",
+    }
+    assert all("env" not in pool_of(request("train", machine))["containerSpec"] for machine in MACHINES[:3])
+
+
 def test_evaluation_and_export_arguments() -> None:
     spec = Spec(eval=EvalSpec(poll_s=2.5, timeout_hours=2), export=ExportSpec(timeout_hours=0.5))
     body = request("eval", spec=spec, attempt=3, train_attempt=2)

@@ -1,0 +1,65 @@
+"""A trainer image as a folder that Docker builds: a Dockerfile rendered from a runtime's data, the lock, the launcher.
+
+Packages do not belong to an image; they come from the bucket when a job starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gcpod.errors import SpecError
+from gcpod.runtimes import LAUNCHER, Recipe, Runtime
+
+HOME = "/opt/gcpod"
+"""Where lock and launcher lie in an image."""
+
+
+def render_dockerfile(runtime: Runtime, kind: str) -> str:
+    """The Dockerfile of a runtime's image for a kind of machine (cpu, gpu, tpu).
+
+    Raises:
+        SpecError: there is no recipe for that kind.
+    """
+    return "\n".join(_lines(runtime, kind, _recipe(runtime, kind))) + "\n"
+
+
+def _recipe(runtime: Runtime, kind: str) -> Recipe:
+    if kind not in runtime.recipes:
+        kinds = ", ".join(runtime.recipes)
+        on, fix = f"{runtime.name} for {kind}", f"choose one for {kinds}, or another runtime"
+        raise SpecError("making the image of", on, "there is no recipe", fix)
+    return runtime.recipes[kind]
+
+
+def _lines(runtime: Runtime, kind: str, recipe: Recipe) -> Iterator[str]:
+    pip = "python -m pip install --no-cache-dir --no-deps"
+    yield f"# {runtime.images[kind]}: TensorFlow {runtime.tensorflow}, the locked packages and the launcher."
+    yield f"FROM {recipe.base}"
+    yield f"ENV PYTHONUNBUFFERED=1 PYTHONPATH={HOME}"
+    if not recipe.base.startswith("python:"):
+        yield "RUN apt-get update && apt-get install --yes --no-install-recommends python3-pip python-is-python3"
+    yield f"COPY {runtime.lock.name} {HOME}/"
+    yield "# The lock names every distribution; some disagree with each other's metadata, so nothing may be resolved."
+    yield f"RUN {pip} --require-hashes --requirement {HOME}/{runtime.lock.name}"
+    if recipe.tensorflow:
+        yield f"RUN python -m pip uninstall --yes tensorflow-cpu && {pip} {recipe.tensorflow}"
+    if recipe.libtpu:
+        yield f"ADD {recipe.libtpu} /lib/libtpu.so"
+    yield f"COPY launcher {HOME}"
+    yield 'ENTRYPOINT ["python", "-m", "gcpod_launcher"]'
+
+
+def write_context(runtime: Runtime, kind: str, folder: Path) -> list[Path]:
+    """Writes all that the image is built of into a folder, which is made when missing; returns the files.
+
+    Raises:
+        SpecError: there is no recipe for that kind.
+    """
+    content = {"Dockerfile": render_dockerfile(runtime, kind).encode(), runtime.lock.name: runtime.lock.read_bytes()}
+    for path in sorted(LAUNCHER.rglob("*.py")):
+        content[f"launcher/{path.relative_to(LAUNCHER).as_posix()}"] = path.read_bytes()
+    for name, data in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return [folder / name for name in content]
