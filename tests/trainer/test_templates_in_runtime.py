@@ -9,6 +9,8 @@ import pytest
 
 from gcpod.pipeline.edit import edit
 from gcpod.pipeline.render import RenderRequest, render_config, template_text
+from gcpod.pipeline.schema import built_in_schema
+from gcpod.textproto import Message, parse
 
 from .conftest import Trainer
 
@@ -18,13 +20,8 @@ REQUEST = RenderRequest(
 )
 
 TF1 = """
-import types
 import tensorflow as tf
-tf.compat.v1.disable_v2_behavior()
-# TensorFlow 2 lacks these; object_detection imports them for every model and calls them for none of these.
-for name in ("contrib", "contrib.image", "contrib.image.python", "contrib.image.python.ops"):
-    sys.modules["tensorflow." + name] = types.ModuleType("tensorflow." + name)
-sys.modules["tensorflow.contrib.image.python.ops"].image_ops = None
+compat.apply("object_detection.model_main")
 scope = lambda: tf.Graph().as_default()
 def peak(train):
     step = tf.compat.v1.train.get_or_create_global_step()
@@ -104,6 +101,59 @@ def test_the_api_builds_every_template(
             "records": [["gs://b/train-*"], ["gs://b/eval-*"]], "quantized": "quantized" in name,
         } for name, (kind, shape, rate, augmentation) in built.items()
     }
+
+
+BUILD_ONLY = """
+from object_detection.builders import model_builder
+from object_detection.utils import config_util
+found = {}
+for path in map(Path, sys.argv[3:]):
+    configs = config_util.get_configs_from_pipeline_file(str(path))
+    with scope():
+        model = model_builder.build(configs["model"], is_training=True)
+        found[path.stem] = [type(model).__name__, model.num_classes, configs["train_config"].num_steps]
+print("FOUND " + json.dumps(found))
+"""
+KINDS = {"ssd": "SSDMetaArch", "faster_rcnn": "FasterRCNNMetaArch", "center_net": "CenterNetMetaArch"}
+
+
+@pytest.mark.trainer
+@pytest.mark.parametrize(("start", "world"), [(TF1, "1"), (TF2, "2")], ids=["tf1", "tf2"])
+def test_the_api_builds_every_real_config(
+    trainer: Trainer, shared_data: Path, tmp_path: Path, start: str, world: str,
+) -> None:
+    expected, paths = {}, []
+    for source in sorted((shared_data / "pipeline-configs").glob("*.config")):
+        template = source.read_text(encoding="utf-8")
+        tree = parse(template)
+        model = tree.find("model")
+        assert isinstance(model, Message)
+        kind = model.fields[-1][0]
+        extractor = tree.text(f"model.{kind}.feature_extractor.type")
+        if extractor not in built_in_schema().extractors[world]:
+            continue
+        settings = {}
+        if tree.find(f"{KEYPOINTS}.task_name") is not None:
+            settings["model.center_net.keypoint_label_map_path"] = str(keypoint_map(tree, tmp_path / "map.pbtxt"))
+        paths.append(tmp_path / source.name)
+        paths[-1].write_text(render_config(template, replace(REQUEST, settings=settings)), encoding="utf-8")
+        expected[source.stem] = [KINDS[kind], 5, 300]
+    assert len(paths) == {"1": 9, "2": 7}[world]
+    assert trainer(tmp_path / "unpacked", start + BUILD_ONLY, *paths) == expected
+
+
+KEYPOINTS = "model.center_net.keypoint_estimation_task"
+
+
+def keypoint_map(tree: Message, path: Path) -> Path:
+    """A label map with the keypoints that a config of CenterNet names; its model looks them up when it is built."""
+    task = tree.find(KEYPOINTS)
+    assert isinstance(task, Message)
+    names = [one.text("key") for one in task.all("keypoint_label_to_std") if isinstance(one, Message)]
+    points = " ".join(f'keypoints {{ id: {number} label: "{name}" }}' for number, name in enumerate(names))
+    name = task.text("keypoint_class_name")
+    path.write_text(f'item {{ id: 1 name: "{name}" display_name: "person" {points} }}', encoding="utf-8")
+    return path
 
 
 COMPARE = """
