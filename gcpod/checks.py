@@ -7,18 +7,17 @@ from dataclasses import replace
 from gcpod.data.build import DatasetError
 from gcpod.data.manifest import DatasetManifest
 from gcpod.errors import GcpodError
-from gcpod.jobs.machines import check_machine, kind_of, small_regions, tpu_cores
+from gcpod.jobs.machines import check_machine, kind_of, small_regions
 from gcpod.jobs.request import KINDS
 from gcpod.layout import RunLayout
-from gcpod.packaging.build import own_sources
-from gcpod.pipeline.lint import LintContext, lint_config
+from gcpod.pipeline.lint import lint_config
 from gcpod.prepare import (
     build_spec_dataset,
     checkpoint_files,
+    lint_context,
     machines_of,
     render_spec_config,
     run_name,
-    schema_of,
 )
 from gcpod.runtimes import all_runtimes, find_runtime
 from gcpod.settings import Settings
@@ -110,10 +109,4 @@ def _config(spec: Spec, settings: Settings, manifest: DatasetManifest) -> list[F
     except GcpodError as e:
         return [_finding(e)]
     machines, _ = machines_of(spec, settings.region.value)
-    machine = machines["train"]
-    context = LintContext(
-        num_labels=manifest.num_classes, tpu_cores=tpu_cores(machine), tensorflow="2",
-        gpus=0 if machine.is_tpu or not machine.accelerator else machine.count,
-        schema=schema_of(own_sources(spec)["source"]),
-    )
-    return lint_config(text, spec.model.template, context)
+    return lint_config(text, spec.model.template, lint_context(spec, manifest, machines["train"]))

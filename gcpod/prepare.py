@@ -15,16 +15,18 @@ from gcpod.data.labelmap import read_pbtxt
 from gcpod.data.manifest import DatasetManifest
 from gcpod.data.model import SPLITS
 from gcpod.errors import ConfigError, SpecError
-from gcpod.jobs.machines import offered
+from gcpod.jobs.machines import offered, tpu_cores
 from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
 from gcpod.layout import RunLayout
 from gcpod.packaging.build import Packages, ensure_packages, own_sources, sources_digest
 from gcpod.packaging.modules import config_modules
+from gcpod.pipeline.lint import LintContext, lint_config
 from gcpod.pipeline.render import RenderRequest, render_config, template_text
 from gcpod.pipeline.schema import Schema, built_in_schema, read_schema
 from gcpod.runtimes import Runtime, find_runtime, image_python
 from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks
+from gcpod.status import Finding
 from gcpod.storage.plan import LocalFile, local_file
 
 Say = Callable[[str], None]
@@ -112,7 +114,7 @@ def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout)
         label_map=str(layout.label_map),
         batch_size=spec.train.batch_size,
         steps=steps,
-        warmup_steps=spec.train.warmup_steps if spec.train.warmup_steps is not None else steps // 10,
+        warmup_steps=spec.train.warmup_steps,
         image_size=spec.model.image_size,
         depth_multiplier=spec.model.depth_multiplier,
         learning_rate=spec.train.learning_rate,
@@ -123,6 +125,29 @@ def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout)
         metrics=spec.eval.metrics,
         settings=spec.model.set or {},
     ), where, schema_of(own_sources(spec)["source"]))
+
+
+def lint_context(spec: Spec, manifest: DatasetManifest, machine: MachineSpec) -> LintContext:
+    """What a run's config is for."""
+    return LintContext(
+        num_labels=manifest.num_classes, tpu_cores=tpu_cores(machine), tensorflow="2",
+        gpus=0 if machine.is_tpu or not machine.accelerator else machine.count,
+        schema=schema_of(own_sources(spec)["source"]),
+    )
+
+
+def check_config(config: str, spec: Spec, manifest: DatasetManifest, machine: MachineSpec) -> list[Finding]:
+    """The warnings about a run's config.
+
+    Raises:
+        ConfigError: what is wrong with it; a job would end by it.
+    """
+    findings = lint_config(config, spec.model.template, lint_context(spec, manifest, machine))
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        first, more = errors[0], f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
+        raise ConfigError("checking the rendered", first.where, first.found, first.fix + more, code=first.code)
+    return findings
 
 
 def _pattern(manifest: DatasetManifest, split: Any, layout: RunLayout) -> str:
@@ -260,6 +285,8 @@ def prepare(
     chosen = run_id(run_name(spec, manifest.digest))
     layout = RunLayout.of(settings.bucket_uri, chosen)
     config = render_spec_config(spec, manifest, layout)
+    for finding in check_config(config, spec, manifest, machines["train"]):
+        say(str(finding))
     return Prepared(spec, chosen, layout, manifest, config, packages, machines, notes)
 
 

@@ -125,7 +125,7 @@ class TrainSpec:
     batch_size: int = _key(16, "images a step; on a TPU a multiple of its cores", min=1, max=65536)
     learning_rate: float | None = _key(None, "peak of the schedule; empty: the template's", min=1e-8, max=10.0)
     scale_learning_rate: bool = _key(False, "where no rate is given, scale the template's with the batch")
-    warmup_steps: int | None = _key(None, "steps of linear warm-up; empty: a tenth of the steps", min=0)
+    warmup_steps: int | None = _key(None, "steps of linear warm-up; empty: the template's share", min=0)
     checkpoint_every: int | None = _key(None, "steps between checkpoints; empty: a tenth of the steps", min=1)
     timeout_hours: float = _key(24.0, "the job is ended after this time", min=0.1, max=168.0)
     machine: MachineSpec = _key(_TPU, "where it trains")

@@ -134,10 +134,14 @@ class _Reader:
         seen: set[str] = set()
         pairs: dict[str, str] = value
         if scalars:
-            plain = [(key.value, one.value) for key, one in node.value if isinstance(one, yaml.ScalarNode)]
+            plain = [
+                (key.value, one.value) for key, one in node.value
+                if isinstance(one, yaml.ScalarNode) and one.tag != "tag:yaml.org,2002:null"
+            ]
             pairs = dict(plain) if len(plain) == len(node.value) else value
         for (key_node, _), (key, name) in zip(node.value, pairs.items(), strict=False):
-            if not all(isinstance(one, str) and one and _printable(one) for one in (key, name)):
+            fit = all(isinstance(one, str) and _printable(one) for one in (key, name))
+            if not (fit and key and (name or scalars)):
                 raise self.fail(key_node, f"{where} maps {key!r} to {name!r}", "write names; quote numbers and yes/no")
         for key_node, _ in node.value:
             if key_node.value in seen:

@@ -10,6 +10,8 @@ import pytest
 from gcpod.checks import check
 from gcpod.data.model import Box
 from gcpod.demo import demo_spec
+from gcpod.errors import ConfigError
+from gcpod.prepare import prepare
 from gcpod.settings import Setting, Settings
 from gcpod.spec import DataSpec, MachineSpec, RuntimeSpec, Spec
 from tests.data.making import Dataset
@@ -73,3 +75,11 @@ def test_a_missing_folder_names_the_key_of_the_spec(spec: Spec) -> None:
     [found] = [f for f in check(absent, settings("local")) if f.severity == "error"]
     assert found.code == "E102"
     assert "data.images" in found.fix
+
+
+def test_a_config_that_would_end_the_job_is_told_before_anything_is_sent(spec: Spec) -> None:
+    odd = replace(spec, model=replace(spec.model, template="ssd_inception_v2", image_size=None, depth_multiplier=None))
+    with pytest.raises(ConfigError, match="is for TensorFlow 1") as caught:
+        prepare(odd, settings("local"))
+    assert caught.value.code == "C203"
+    assert ("C203", "error") in codes(odd, "local")

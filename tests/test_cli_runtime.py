@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gcpod import errors
-from gcpod.runtimes import LAUNCHER, Runtime, all_runtimes, find_runtime
+from gcpod.runtimes import LAUNCHER, Runtime, all_runtimes, find_runtime, image_python
 from gcpod.runtimes.recipe import render_dockerfile, write_context
 
 RECIPES = [(runtime, kind) for runtime in all_runtimes().values() for kind in runtime.recipes]
@@ -26,7 +26,9 @@ def test_a_context_holds_what_its_dockerfile_copies(runtime: Runtime, kind: str,
     assert (tmp_path / "image" / runtime.lock.name).read_bytes() == runtime.lock.read_bytes()
     sent = {path.relative_to(tmp_path / "image" / "launcher") for path in files if "launcher" in path.parts}
     assert sent == {path.relative_to(LAUNCHER) for path in LAUNCHER.rglob("*.py")}
-    assert text.startswith(f"# {runtime.images[kind]}: TensorFlow {runtime.tensorflow}")
+    assert text.startswith(f"# {runtime.images[kind]}: {runtime.recipes[kind].tensorflow or 'tensorflow-cpu=='}")
+    assert runtime.recipes[kind].python in runtime.pythons
+    assert image_python(runtime, f"eu-docker.pkg.dev/p/r/{runtime.images[kind]}:x") == runtime.recipes[kind].python
     assert 'ENTRYPOINT ["python", "-m", "gcpod_launcher"]' in text
     assert "--require-hashes" in text
 

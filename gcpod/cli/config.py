@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from dataclasses import replace
 from difflib import unified_diff
 from pathlib import Path
@@ -79,8 +81,10 @@ def lint(
     tpu_cores: int, gpus: int, tensorflow: str | None, source: Path | None, anywhere: bool,
 ) -> None:
     """Check any pipeline config, offline."""
+    from gcpod.errors import ConfigError
     from gcpod.pipeline.lint import LintContext, fix_config, lint_config
     from gcpod.prepare import schema_of
+    from gcpod.status import Finding
 
     known, findings = _classes(label_map) if label_map else (labels, [])
     context = LintContext(
@@ -88,7 +92,13 @@ def lint(
         cloud=not anywhere, tensorflow=tensorflow or "", schema=schema_of(source),
     )
     for file in files:
-        text = _text(file)
+        try:
+            text = _text(file)
+        except ConfigError as err:
+            if len(files) == 1:
+                raise
+            findings.append(Finding(err.code, "error", err.on, err.found, err.fix))
+            continue
         if fix:
             text, mended = fix_config(text, str(file), context)
             if mended:
@@ -116,9 +126,11 @@ def _text(file: Path) -> str:
 
 
 def _replace(file: Path, text: str) -> None:
-    aside = file.with_name(f"{file.name}.part")
-    aside.write_bytes(text.encode())
-    aside.replace(file)
+    target = file.resolve()
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as aside:
+        aside.write(text.encode())
+    shutil.copymode(target, aside.name)
+    Path(aside.name).replace(target)
 
 
 def _classes(path: Path) -> tuple[int, list[Finding]]:

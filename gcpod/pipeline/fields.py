@@ -7,6 +7,7 @@ https://protobuf.dev/reference/protobuf/textformat-spec/. A plain value given tw
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -52,7 +53,15 @@ def literal_of(path: str, value: str, schema: Schema) -> str:
         fields = schema.messages[kind]
         fix = f"name a field inside it: {', '.join(sorted(fields)[:8])}"
         raise ConfigError("setting", path, f"it is a message, {_short(kind)}", fix, code="C202")
-    return quote(value) if kind in ("string", "bytes") else value
+    if kind in ("string", "bytes"):
+        return quote(value)
+    if kind in schema.enums:
+        if value not in schema.enums[kind]:
+            names = ", ".join(schema.enums[kind])
+            raise ConfigError("setting", path, f"{value!r} is no {_short(kind)}", f"use one of: {names}", code="C202")
+    elif not _fits(Scalar(value, value, 0, 0), kind):
+        raise ConfigError("setting", path, f"{value!r} is no {kind}", f"write {_wanted(kind)}", code="C202")
+    return value
 
 
 def _message(config: Config, message: Message, name: str) -> Iterator[Problem]:
@@ -63,6 +72,8 @@ def _message(config: Config, message: Message, name: str) -> Iterator[Problem]:
     groups: dict[str, str] = {}
     for key, offset, value in message.fields:
         if key.startswith("["):
+            found = f"{key} is an extension, and object_detection {config.context.schema.release} has none"
+            yield config.problem("C202", offset, found, "remove it")
             continue
         field = fields.get(key)
         if field is None:
@@ -108,7 +119,7 @@ def _value(config: Config, key: str, offset: int, value: Scalar | Message, field
             near = difflib.get_close_matches(value.value.upper(), names, n=1)
             fix = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(names)}"
             yield config.problem("C202", value.start, f"{key} is {_shown(value)}, no {_short(field.kind)}", fix)
-    elif not _fits(value, field.kind):
+    elif "." not in field.kind and not _fits(value, field.kind):
         fix = f"write {_wanted(field.kind)}"
         yield config.problem("C202", value.start, f"{key} is {_shown(value)}, it wants {field.kind}", fix)
 
@@ -122,13 +133,14 @@ def _fits(value: Scalar, kind: str) -> bool:
         return value.value in _BOOL
     if kind in ("float", "double"):
         return _FLOAT.fullmatch(value.value) is not None or _INTEGER.fullmatch(value.value) is not None
-    if not _INTEGER.fullmatch(value.value) or len(value.value) > _MAX_DIGITS:
-        return False
-    low, high = _RANGES[kind]
-    return low <= _whole(value.value) <= high
+    number, (low, high) = whole(value.value), _RANGES.get(kind, (-math.inf, math.inf))
+    return number is not None and low <= number <= high
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int | None:
+    """A whole number as the text format writes it: decimal, hexadecimal or octal; None for anything else."""
+    if not _INTEGER.fullmatch(text) or len(text) > _MAX_DIGITS:
+        return None
     digits = text.lstrip("-")
     octal = len(digits) > 1 and digits.isdigit() and digits.startswith("0")
     return int(text, 8) if octal else int(text, 0)

@@ -12,6 +12,7 @@ from gcpod.textproto import CURLY_SINGLE, offset_of, parse
 
 __all__ = ["LintContext", "fix_config", "lint_config"]
 
+_UNREADABLE = ("C200", "C204")
 _ROUNDS = 1000
 """Of mending: each removes a finding, and typographic quotes are found one at a time."""
 
@@ -32,9 +33,9 @@ def fix_config(text: str, where: str, context: LintContext | None = None) -> tup
 
     Mended are typographic quotes (C204), a checkpoint named by one of its files or with backslashes (C201), its version
     (C202) and type (C203), the number of classes where the label map is known (C205), shapes on a TPU (C208), and steps
-    (C210). All other characters stay.
+    (C210). All other characters stay; all of them do where the text cannot be read in the end.
     """
-    context = context or LintContext()
+    context, original = context or LintContext(), text
     mended: list[Finding] = []
     for _ in range(_ROUNDS):
         fixable = [problem for problem in find_problems(text, where, context) if problem.edits]
@@ -42,7 +43,8 @@ def fix_config(text: str, where: str, context: LintContext | None = None) -> tup
             break
         mended += [problem.finding for problem in fixable]
         text = apply(text, [edit for problem in fixable for edit in problem.edits])
-    return text, mended
+    readable = all(problem.finding.code not in _UNREADABLE for problem in find_problems(text, where, context))
+    return (text, mended) if readable else (original, [])
 
 
 def find_problems(text: str, where: str, context: LintContext) -> list[Problem]:

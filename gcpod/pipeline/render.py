@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcpod.errors import ConfigError
 from gcpod.pipeline.edit import edit, quote
-from gcpod.pipeline.fields import literal_of
+from gcpod.pipeline.fields import literal_of, whole
 from gcpod.pipeline.schedule import Change, schedule_values
 from gcpod.pipeline.schema import Schema, built_in_schema
 from gcpod.textproto import Message, Scalar, parse
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+_REPLACED = tuple(f"{reader}.{path}" for reader in ("train_input_reader", "eval_input_reader")
+                  for path in ("label_map_path", "tf_record_input_reader.input_path"))
+_DECIDED = {
+    r"train_config\.num_steps": "train.steps",
+    r"model\.\w+\.num_classes": "data.labels, or the images' own labels",
+    r"(train|eval)_input_reader\.(label_map_path|tf_record_input_reader\.input_path)": "data.images",
+    r"train_config\.fine_tune_checkpoint(_type)?": "model.fine_tune_checkpoint",
+}
+"""What runs fill in and count on, with the key of gcpod.yaml that changes it."""
+_INDEX = re.compile(r"\[[0-9]+\]")
 
 @dataclass(frozen=True)
 class RenderRequest:
@@ -24,13 +36,13 @@ class RenderRequest:
         eval_records: the same for evaluation.
         image_size: input height and width in pixels.
         steps: training steps, a whole number of hundreds; a schedule's own steps are scaled along.
-        warmup_steps: of a cosine schedule.
+        warmup_steps: of a cosine schedule; None keeps the template's share of the training.
         learning_rate: the peak of the schedule; its other rates keep their proportion to it.
         scale_learning_rate: where no rate is given, scale the template's by the batch size over the template's, the
             linear rule of https://arxiv.org/abs/1706.02677.
         eval_examples: pictures that evaluate, for a template that states their number.
         metrics: name of the metrics that evaluation computes, such as "coco_detection_metrics".
-        settings: anything else, raw values by path (`gcpod.pipeline.edit.edit`); they win over all others.
+        settings: anything else, raw values by path (`gcpod.pipeline.edit.edit`), but for what the run itself decides.
     """
 
     num_classes: int
@@ -39,7 +51,7 @@ class RenderRequest:
     label_map: str
     batch_size: int
     steps: int
-    warmup_steps: int
+    warmup_steps: int | None = None
     image_size: int | None = None
     depth_multiplier: float | None = None
     learning_rate: float | None = None
@@ -86,13 +98,19 @@ def render_config(
     schema = schema or built_in_schema()
     tree = parse(template, where)
     architecture = _only(tree, "model", where)
+    literals = {path: literal_of(path, value, schema) for path, value in request.settings.items()}
+    for path in literals:
+        _refuse_decided(path)
+    for path in (*_REPLACED, *(("eval_config.metrics_set",) if request.metrics else ())):
+        _refuse_several(tree, path, where)
+    batch_size = whole(literals.get("train_config.batch_size", "")) or request.batch_size
     values = {
         f"model.{architecture}.num_classes": str(request.num_classes),
         "train_config.batch_size": str(request.batch_size),
         "train_config.num_steps": str(request.steps),
         **_model(tree, architecture, request, where),
         **schedule_values(tree, Change(
-            request.steps, request.warmup_steps, request.batch_size, request.learning_rate, request.scale_learning_rate,
+            request.steps, request.warmup_steps, batch_size, request.learning_rate, request.scale_learning_rate,
         )),
         **_checkpoint(tree, architecture, request, schema),
         **_evaluation(tree, request),
@@ -100,8 +118,24 @@ def render_config(
     for reader, records in (("train_input_reader", request.records), ("eval_input_reader", request.eval_records)):
         values[f"{reader}.label_map_path"] = quote(request.label_map)
         values[f"{reader}.tf_record_input_reader.input_path"] = quote(records)
-    values |= {path: literal_of(path, value, schema) for path, value in request.settings.items()}
-    return edit(template, values, where)
+    return edit(template, values | literals, where)
+
+
+def _refuse_decided(path: str) -> None:
+    name = _INDEX.sub("", path)
+    key = next((key for pattern, key in _DECIDED.items() if re.fullmatch(pattern, name)), None)
+    if key is not None:
+        raise ConfigError("setting", path, "the run decides it", f"use {key}", code="C202")
+
+
+def _refuse_several(tree: Message, path: str, where: str) -> None:
+    """A template's own records, beside which the run's would be trained too."""
+    messages: list[Scalar | Message] = [tree]
+    for name in path.split("."):
+        messages = [one for message in messages if isinstance(message, Message) for one in message.all(name)]
+    if len(messages) > 1:
+        found = f"{where} has {len(messages)} of them"
+        raise ConfigError("filling in", path, found, "keep one, whose place the run's own takes")
 
 
 def _evaluation(tree: Message, request: RenderRequest) -> dict[str, str]:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from gcpod.pipeline.edit import Edit, insertion
+from gcpod.pipeline.edit import Edit, insertion, quote
+from gcpod.pipeline.fields import whole
 from gcpod.pipeline.problem import Config, Problem
 from gcpod.spec import STEPS_PER_BLOCK, whole_blocks
 from gcpod.textproto import Message, Scalar
@@ -19,6 +20,12 @@ from gcpod.textproto import Message, Scalar
 _PATHS: Final = re.compile(r"(^|\.)(\w*input_path|\w*label_map_path|fine_tune_checkpoint|label_map|model_dir)$")
 _PLACEHOLDER: Final = "PATH_TO_BE_CONFIGURED"
 _CHECKPOINT_TYPES: Final = {"1": ("detection", "classification"), "2": ("detection", "classification", "full")}
+_ARCHITECTURES: Final = {
+    "ssd": "object_detection.protos.Ssd", "faster_rcnn": "object_detection.protos.FasterRcnn",
+    "center_net": "object_detection.protos.CenterNet",
+}
+_DEFAULT_BATCH: Final = 32
+"""TrainConfig.batch_size of object_detection/protos/train.proto."""
 _PART_OF_CHECKPOINT: Final = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 
 
@@ -43,8 +50,8 @@ def checkpoint(config: Config) -> Iterator[Problem]:
         return
     prefix = _PART_OF_CHECKPOINT.sub("", value.value.replace("\\", "/"))
     if prefix != value.value or prefix.rpartition("/")[2] == "checkpoint":
-        edits = [Edit(value.start, value.end, f'"{prefix}"')] if prefix.rpartition("/")[2] != "checkpoint" else []
-        edits = edits if '"' not in prefix else []
+        named = prefix.isprintable() and prefix.rpartition("/")[2] != "checkpoint"
+        edits = [Edit(value.start, value.end, quote(prefix))] if named else []
         fix = "give what PREFIX.index and PREFIX.data-00000-of-00001 share, with forward slashes"
         yield config.problem("C201", value.start, f"fine_tune_checkpoint is {value.value!r}", fix, edits)
     if _world(config) == "2":
@@ -65,6 +72,8 @@ def _version(config: Config) -> Iterator[Problem]:
 
 def checkpoint_type(config: Config) -> Iterator[Problem]:
     kind = config.tree.find("train_config.fine_tune_checkpoint_type")
+    if not config.tree.text("train_config.fine_tune_checkpoint"):
+        return  # Without a checkpoint nothing asks for its type.
     world = _world(config)
     allowed = _CHECKPOINT_TYPES[world or "2"]
     if not isinstance(kind, Scalar) or not kind.value or kind.value in allowed:
@@ -118,6 +127,13 @@ def _world(config: Config) -> str:
 
 def classes(config: Config) -> Iterator[Problem]:
     wanted = config.context.num_labels
+    model = config.tree.find("model")
+    for name, offset, value in model.fields if isinstance(model, Message) else ():
+        known = "num_classes" in config.context.schema.messages.get(_ARCHITECTURES.get(name, ""), ())
+        if wanted is not None and known and isinstance(value, Message) and value.find("num_classes") is None:
+            line = f"num_classes: {wanted}"
+            edits = insertion(config.text, value, line)
+            yield config.problem("C205", offset, f"{name} has no num_classes", f"write {line}", edits)
     for path, value in config.tree.walk():
         if wanted is not None and re.fullmatch(r"model\.\w+\.num_classes", path) and value.value != str(wanted):
             found = f"num_classes is {value.value}, the label map has {wanted} classes"
@@ -127,7 +143,10 @@ def classes(config: Config) -> Iterator[Problem]:
 
 def steps(config: Config) -> Iterator[Problem]:
     value = config.tree.find("train_config.num_steps")
-    count = _whole(value)
+    count, train = _whole(value), config.tree.find("train_config")
+    if count == 0 and isinstance(train, Message) and _world(config) == "2" and not isinstance(value, Message):
+        found = "num_steps is not set, and training ends at no step"
+        yield config.problem("C210", value.start if value else train.start, found, "write a multiple of 100")
     if isinstance(value, Scalar) and count % STEPS_PER_BLOCK and _world(config) != "1":
         found = f"num_steps is {value.value}: blocks of 100 are run, so evaluation waits for a step that never is"
         rounded = str(whole_blocks(count))
@@ -147,13 +166,14 @@ def schedules(config: Config) -> Iterator[Problem]:
 def _manual(config: Config, schedule: Message) -> Iterator[Problem]:
     last = 0
     for entry in schedule.all("schedule"):
-        step = entry.find("step") if isinstance(entry, Message) else None
-        if not isinstance(step, Scalar):
+        if not isinstance(entry, Message):
             continue
-        if step.value in ("0", "+0", "-0"):
+        step = entry.find("step")
+        if step is None or (isinstance(step, Scalar) and _whole(step) == 0 and step.value.strip("+-").startswith("0")):
             fix = "remove that entry and give its rate as initial_learning_rate"
-            yield config.problem("C209", step.start, "the learning-rate schedule has an entry at step 0", fix)
-        elif 0 < _whole(step) <= last:
+            at = entry.start if step is None else step.start
+            yield config.problem("C209", at, "the learning-rate schedule has an entry at step 0", fix)
+        elif isinstance(step, Scalar) and 0 < _whole(step) <= last:
             found = f"the learning-rate schedule has step {step.value} after step {last}"
             yield config.problem("C209", step.start, found, "put its entries in the order of their steps")
         last = max(last, _whole(step))
@@ -177,21 +197,23 @@ def _cosine(config: Config, offset: int, schedule: Message) -> Iterator[Problem]
 def accelerators(config: Config) -> Iterator[Problem]:
     """The global batch is divided among all that train (tf.distribute's get_per_replica_batch_size)."""
     cores, gpus = config.context.tpu_cores, config.context.gpus
-    batch = config.tree.find("train_config.batch_size")
+    batch, train = config.tree.find("train_config.batch_size"), config.tree.find("train_config")
+    size = _DEFAULT_BATCH if batch is None else _whole(batch)
     for count, what in ((cores, "TPU cores"), (gpus, "GPUs")):
-        if count and isinstance(batch, Scalar) and _whole(batch) % count:
-            found = f"batch_size {batch.value} does not divide among {count} {what}"
-            yield config.problem("C208", batch.start, found, f"make it a multiple of {count}")
+        if count and size % count and isinstance(train, Message):
+            found = f"batch_size {size} does not divide among {count} {what}"
+            yield config.problem("C208", (batch or train).start, found, f"make it a multiple of {count}")
     if cores:
         yield from _fixed_shapes(config)
 
 
 def _fixed_shapes(config: Config) -> Iterator[Problem]:
-    for path, value in config.tree.walk():
-        if ".image_resizer." in path and ".fixed_shape_resizer." not in path and not _padded(config, path):
-            found = f"{path} gives images of varying shape, which a TPU cannot compile"
-            yield config.problem("C208", value.start, found, "use fixed_shape_resizer")
-            break
+    model = config.tree.find("model")
+    for resizer in _messages(model, "image_resizer") if isinstance(model, Message) else ():
+        for name, offset, value in resizer.fields:
+            if name != "fixed_shape_resizer" and not _padded(value):
+                found = f"{name} gives images of varying shape, which a TPU cannot compile"
+                yield config.problem("C208", offset, found, "use fixed_shape_resizer")
     train = config.tree.find("train_config")
     if not isinstance(train, Message):
         return
@@ -203,10 +225,9 @@ def _fixed_shapes(config: Config) -> Iterator[Problem]:
         yield config.problem("C208", unpad.start if unpad else train.start, found, f"write {line}", edits)
 
 
-def _padded(config: Config, path: str) -> bool:
+def _padded(resizer: Scalar | Message) -> bool:
     """Whether a resizer that keeps proportions fills its images up to one size."""
-    resizer = path.rpartition(".")[0]
-    return config.tree.text(f"{resizer}.pad_to_max_dimension") in ("true", "True", "t", "1")
+    return isinstance(resizer, Message) and resizer.text("pad_to_max_dimension") in ("true", "True", "t", "1")
 
 
 def _messages(message: Message, name: str) -> Iterator[Message]:
@@ -219,7 +240,8 @@ def _messages(message: Message, name: str) -> Iterator[Message]:
 
 def _whole(value: Scalar | Message | None) -> int:
     """A plain number of the config; 0, which no rule here objects to, for anything else."""
-    return int(value.value) if isinstance(value, Scalar) and re.fullmatch("[0-9]{1,18}", value.value) else 0
+    number = whole(value.value) if isinstance(value, Scalar) and not value.quoted else None
+    return max(0, number or 0)
 
 
 def _number(value: Scalar | Message | None, default: float) -> float:

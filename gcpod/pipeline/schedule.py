@@ -5,6 +5,7 @@ Kinds and fields of schedules: object_detection/protos/optimizer.proto; those no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -30,7 +31,7 @@ class Change:
     """What changes for the schedule; see `gcpod.pipeline.render.RenderRequest`."""
 
     steps: int
-    warmup_steps: int
+    warmup_steps: int | None
     batch_size: int
     learning_rate: float | None = None
     scale_learning_rate: bool = False
@@ -64,7 +65,8 @@ def _schedule(tree: Message, path: str, kind: str, schedule: Message, change: Ch
     ratio = change.steps / before if before else 1.0
     values = {f"{path}.{name}": literal for name, literal in _scaled(schedule, factor, ratio).items()}
     if kind == "cosine_decay_learning_rate":
-        values |= {f"{path}.total_steps": str(change.steps), f"{path}.warmup_steps": str(change.warmup_steps)}
+        warmup = _warmup(schedule, change, before)
+        values |= {f"{path}.total_steps": str(change.steps), f"{path}.warmup_steps": str(warmup)}
     peak = _PEAKS[kind]
     if factor != 1 and schedule.find(peak) is None:
         values[f"{path}.{peak}"] = _rate(_DEFAULT_RATE * factor)
@@ -82,10 +84,20 @@ def _schedule(tree: Message, path: str, kind: str, schedule: Message, change: Ch
     return values
 
 
+def _warmup(schedule: Message, change: Change, before: float) -> int:
+    """As told, else the same share of the training as in the template; a tenth where that says nothing of either."""
+    stated = schedule.find("warmup_steps")
+    if change.warmup_steps is not None or stated is None or not before:
+        return change.steps // 10 if change.warmup_steps is None else change.warmup_steps
+    return min(change.steps, round(_number(stated) * change.steps / before))
+
+
 def _factor(tree: Message, kind: str, schedule: Message, change: Change) -> float:
     """What all rates are multiplied by."""
     if change.learning_rate is not None:
-        return change.learning_rate / (_number(schedule.find(_PEAKS[kind])) or _DEFAULT_RATE)
+        entries = [entry.find("learning_rate") for entry in schedule.all("schedule") if isinstance(entry, Message)]
+        rates = [_number(schedule.find(_PEAKS[kind])) or _DEFAULT_RATE, *map(_number, entries)]
+        return change.learning_rate / max(rates)
     if change.scale_learning_rate:
         return change.batch_size / (_number(tree.find("train_config.batch_size")) or _DEFAULT_BATCH)
     return 1.0
@@ -110,6 +122,7 @@ def _rate(number: float) -> str:
 def _number(value: Scalar | Message | None) -> float:
     """A number of the config; 0 for anything else."""
     try:
-        return float(value.value.rstrip("fF")) if isinstance(value, Scalar) and not value.quoted else 0.0
+        number = float(value.value.rstrip("fF")) if isinstance(value, Scalar) and not value.quoted else 0.0
     except ValueError:
         return 0.0
+    return number if math.isfinite(number) else 0.0

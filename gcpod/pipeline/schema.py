@@ -77,7 +77,10 @@ def read_schema(modules: Mapping[str, str], release: str) -> Schema:
         ConfigError: C202; a module is no Python, or holds no descriptor.
     """
     files = [_descriptor(text, path) for path, text in sorted(modules.items()) if path.endswith("_pb2.py")]
-    return _schema(files, release, _extractors(modules.get(_MODEL_BUILDER, "")))
+    schema = _schema(files, release, _extractors(modules.get(_MODEL_BUILDER, "")))
+    if ROOT not in schema.messages:
+        raise _unreadable(release, f"it lacks {ROOT}")
+    return schema
 
 
 def _descriptor(text: str, path: str) -> bytes:

@@ -34,11 +34,15 @@ class Recipe:
 
     Attributes:
         base: image that it starts from.
+        python: version of the Python in it.
+        packages: of its system, which the job needs beside what the base has.
         tensorflow: requirement or address of a wheel in place of the lock's tensorflow-cpu; "" keeps that.
         libtpu: address of the TPU's driver; "" where there is no TPU.
     """
 
     base: str
+    python: str
+    packages: str = ""
     tensorflow: str = ""
     libtpu: str = ""
 
@@ -98,8 +102,11 @@ def find_runtime(name: str) -> Runtime:
 
 
 def image_python(runtime: Runtime, image_uri: str) -> str:
-    """The version of Python inside an image: a trainer image has the runtime's first, any other Google's."""
-    return runtime.pythons[0] if _repository(image_uri) in runtime.images.values() else runtime.prebuilt_python
+    """The version of Python inside an image: that of a trainer image's recipe, else of Google's."""
+    kind = next((kind for kind, name in runtime.images.items() if name == _repository(image_uri)), None)
+    if kind is None:
+        return runtime.prebuilt_python
+    return runtime.recipes[kind].python if kind in runtime.recipes else runtime.pythons[0]
 
 
 def image_pythons(runtime: Runtime, image_uri: str) -> tuple[str, ...]:

@@ -34,11 +34,15 @@ def _recipe(runtime: Runtime, kind: str) -> Recipe:
 
 def _lines(runtime: Runtime, kind: str, recipe: Recipe) -> Iterator[str]:
     pip = "python -m pip install --no-cache-dir --no-deps"
-    yield f"# {runtime.images[kind]}: TensorFlow {runtime.tensorflow}, the locked packages and the launcher."
+    tensorflow = recipe.tensorflow or f"tensorflow-cpu=={runtime.tensorflow}"
+    yield f"# {runtime.images[kind]}: {tensorflow}, the locked packages of {runtime.name} and the launcher."
     yield f"FROM {recipe.base}"
     yield f"ENV PYTHONUNBUFFERED=1 PYTHONPATH={HOME}"
     if not recipe.base.startswith("python:"):
-        yield "RUN apt-get update && apt-get install --yes --no-install-recommends python3-pip python-is-python3"
+        packages = f"python3-pip python-is-python3 {recipe.packages}".rstrip()
+        yield f"RUN apt-get update && apt-get install --yes --no-install-recommends {packages}"
+    if kind == "gpu":
+        yield "ENV XLA_FLAGS=--xla_gpu_cuda_data_dir=/usr/local/cuda"
     yield f"COPY {runtime.lock.name} {HOME}/"
     yield "# The lock names every distribution; some disagree with each other's metadata, so nothing may be resolved."
     yield f"RUN {pip} --require-hashes --requirement {HOME}/{runtime.lock.name}"

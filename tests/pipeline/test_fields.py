@@ -54,6 +54,22 @@ def test_the_last_of_two_values_counts_and_is_said() -> None:
     assert lint_config(repeated, "f", ANYWHERE) == []
 
 
+@pytest.mark.parametrize(("path", "value", "found"), [
+    ("train_config.batch_size", "abc", "'abc' is no uint32"), ("train_config.batch_size", "3 } x {", "is no uint32"),
+    ("train_config.sync_replicas", "yes", "'yes' is no bool"), ("train_config.batch_size", "", "'' is no uint32"),
+    ("train_config.fine_tune_checkpoint_version", "V3", "'V3' is no CheckpointVersion"),
+])
+def test_a_value_that_its_field_cannot_have_is_refused(path: str, value: str, found: str) -> None:
+    with pytest.raises(ConfigError, match="C202") as caught:
+        literal_of(path, value, SCHEMA)
+    assert found in caught.value.found
+
+
+def test_an_extension_is_unknown_to_the_release() -> None:
+    [finding] = lint_config("[a.b.c] { x: 1 }", "f", ANYWHERE)
+    assert (finding.code, finding.where) == ("C202", "f:1:1")
+
+
 @pytest.mark.parametrize("value", ["8", "0x10", "010", "4294967295"])
 def test_whole_numbers_as_the_format_has_them(value: str) -> None:
     assert lint_config(f"train_config {{ batch_size: {value} }}", "f", ANYWHERE) == []
@@ -123,6 +139,8 @@ def test_modules_of_old_and_new_protoc_are_read_and_not_run(form: str) -> None:
     from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
     file = FileDescriptorProto(name="p.proto", package="p")
+    root = FileDescriptorProto(name="r.proto", package="object_detection.protos")
+    root.message_type.add(name="TrainEvalPipelineConfig")
     message = file.message_type.add(name="M")
     message.oneof_decl.add(name="either")
     message.field.add(name="a", number=1, type=5, label=1, oneof_index=0)
@@ -130,14 +148,15 @@ def test_modules_of_old_and_new_protoc_are_read_and_not_run(form: str) -> None:
     message.enum_type.add(name="E").value.add(name="ONE", number=1)
     modules = {
         "p_pb2.py": f"raise SystemExit('it was run')\n{form.format(content=file.SerializeToString())}\n",
+        "root_pb2.py": form.format(content=root.SerializeToString()),
         "other.py": "(",
         "object_detection/builders/model_builder.py":
             "if tf_version.is_tf2():\n  A_MAP = {'x_keras': 1}\n"
             "if tf_version.is_tf1():\n  A_MAP = {'x': 1}\n  B = {'y': 1}\n",
     }
     assert read_schema(modules, "mine") == Schema(
-        "mine", {"p.M": {"a": Field("int32", False, "either"), "b": Field("p.M.E", True)}}, {"p.M.E": ("ONE",)},
-        {"2": frozenset({"x_keras"}), "1": frozenset({"x"})},
+        "mine", {"p.M": {"a": Field("int32", False, "either"), "b": Field("p.M.E", True)}, ROOT: {}},
+        {"p.M.E": ("ONE",)}, {"2": frozenset({"x_keras"}), "1": frozenset({"x"})},
     )
 
 

@@ -68,7 +68,9 @@ def test_one_fault_gives_one_finding(text: str, code: str, place: str, fix: str)
 @pytest.mark.parametrize(("text", "place", "fix"), [
     (changed("batch_size: 16", "batch_size: 12"), "8:15", "make it a multiple of 8"),
     (changed("fixed_shape_resizer { height: 96 width: 96 }", "keep_aspect_ratio_resizer { min_dimension: 9 }"),
-     "4:64", "use fixed_shape_resizer"),
+     "4:21", "use fixed_shape_resizer"),
+    (changed("fixed_shape_resizer { height: 96 width: 96 }", "identity_resizer { }"),
+     "4:21", "use fixed_shape_resizer"),
     (changed("unpad_groundtruth_tensors: false", ""), "7:15", "write unpad_groundtruth_tensors: false"),
     (changed("tensors: false", "tensors: true"), "11:30", "write unpad_groundtruth_tensors: false"),
 ])
@@ -101,6 +103,8 @@ def test_numbers_that_are_none_are_the_schemas_matter(value: str) -> None:
 
 @pytest.mark.parametrize(("old", "new", "place", "found"), [
     ("schedule { step: 90 }", "schedule { step: 90 } schedule { step: 90 }", "14:115", "step 90 after step 90"),
+    ("schedule { step: 90 }", "schedule { step: 0x5a } schedule { step: 0x10 }", "14:117", "step 0x10 after step 90"),
+    ("schedule { step: 90 }", "schedule { learning_rate: .1 }", "14:86", "an entry at step 0"),
     ("manual_step_learning_rate { schedule { step: 90 } }",
      "cosine_decay_learning_rate { total_steps: 9 warmup_steps: 10 }", "14:48", "warms up for 10 of 9 steps"),
     ("manual_step_learning_rate { schedule { step: 90 } }", "cosine_decay_learning_rate { learning_rate_base: 1e-5 }",
@@ -110,6 +114,39 @@ def test_schedules_that_the_trainer_refuses(old: str, new: str, place: str, foun
     [finding] = lint_config(changed(old, new), "f", CONTEXT)
     assert (finding.code, finding.where) == ("C209", f"f:{place}")
     assert found in finding.found
+
+
+def test_the_default_batch_counts_where_none_is_written() -> None:
+    [finding] = lint_config(changed("batch_size: 16", ""), "f", LintContext(num_labels=2, gpus=3))
+    assert finding.found == "batch_size 32 does not divide among 3 GPUs"
+
+
+def test_a_model_that_says_no_number_of_classes_is_told_it() -> None:
+    text = changed("    num_classes: 2\n", "")
+    [finding] = lint_config(text, "f", CONTEXT)
+    assert (finding.code, finding.where, finding.found) == ("C205", "f:2:3", "ssd has no num_classes")
+    mended, _ = fix_config(text, "f", CONTEXT)
+    assert lint_config(mended, "f", CONTEXT) == []
+
+
+@pytest.mark.parametrize("steps", ["", "num_steps: 0"])
+def test_a_training_that_never_ends_is_said(steps: str) -> None:
+    version = f"{steps} fine_tune_checkpoint_version: V2"
+    text = with_extractor("ssd_mobilenet_v2_keras").replace("num_steps: 500", version)
+    [finding] = lint_config(text, "f", CONTEXT)
+    assert (finding.code, finding.found) == ("C210", "num_steps is not set, and training ends at no step")
+
+
+def test_without_a_checkpoint_its_type_is_nobodys_matter() -> None:
+    text = changed("gs://b/ckpt/model.ckpt", "").replace('"detection"', '"fine_tune"')
+    assert lint_config(text, "f", CONTEXT) == []
+
+
+@pytest.mark.parametrize("value", ["gs://b/m\\nx.index", "gs://b/\\377.index", "gs://b/“m"])
+def test_what_cannot_be_mended_whole_is_not_touched(value: str) -> None:
+    text = changed('"gs://b/ckpt/model.ckpt"', f'"{value}"' if "“" not in value else "“gs://b/“m")
+    mended, findings = fix_config(text, "f", CONTEXT)
+    assert (mended, findings) == (text, [])
 
 
 def test_a_batch_divides_among_gpus() -> None:

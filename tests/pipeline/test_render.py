@@ -220,12 +220,12 @@ def test_anything_else_is_set_by_its_path() -> None:
         "train_config.batch_size": "99", "model.ssd.image_resizer.fixed_shape_resizer.height": "64",
         f"{options}[0].random_horizontal_flip.probability": "0.25",
         f"{options}[{count}].normalize_image.original_minval": "0",
-        "train_config.fine_tune_checkpoint": "gs://b/x",
+        "train_config.fine_tune_checkpoint_version": "V1",
     }))
     tree = parse(rendered)
     assert tree.text("train_config.batch_size") == "99"
     assert tree.text("model.ssd.image_resizer.fixed_shape_resizer.height") == "64"
-    assert tree.text("train_config.fine_tune_checkpoint") == "gs://b/x"
+    assert tree.text("train_config.fine_tune_checkpoint_version") == "V1"
     train = tree.find("train_config")
     assert isinstance(train, Message)
     first, *_, last = train.all("data_augmentation_options")
@@ -240,7 +240,54 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
         render_config(BUILT_IN, replace(REQUEST, settings={"train_config.batch_sise": "1"}))
     assert caught.value.code == "C202"
     with pytest.raises(ConfigError, match="the template has 1 ssd; use an index up to 1"):
-        render_config(BUILT_IN, replace(REQUEST, settings={"model.ssd[2].num_classes": "1"}))
+        render_config(BUILT_IN, replace(REQUEST, settings={"model.ssd[2].add_background_class": "true"}))
+
+
+@pytest.mark.parametrize(("path", "key"), [
+    ("train_config.num_steps", "train.steps"), ("model.ssd[0].num_classes", "data.labels"),
+    ("eval_input_reader[0].label_map_path", "data.images"), ("train_config.fine_tune_checkpoint", "model.fine_tune"),
+])
+def test_what_the_run_decides_is_changed_by_its_own_key(path: str, key: str) -> None:
+    with pytest.raises(ConfigError, match="the run decides it") as caught:
+        render_config(BUILT_IN, replace(REQUEST, settings={path: "1"}))
+    assert key in caught.value.fix
+
+
+@pytest.mark.parametrize("extra", [
+    'train_input_reader { tf_record_input_reader { input_path: ["gs://x/coco", "gs://x/own"] } }',
+    'eval_input_reader { label_map_path: "a" } eval_input_reader { label_map_path: "b" }',
+])
+def test_records_of_the_templates_own_are_not_trained_beside_the_runs(extra: str) -> None:
+    with pytest.raises(ConfigError, match="has 2 of them; keep one"):
+        render_config(f"model {{ ssd {{ }} }} {extra}", REQUEST)
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    ("cosine_decay_learning_rate { warmup_steps: 0 }", "warmup_steps=0 total_steps=1200"),
+    ("cosine_decay_learning_rate { warmup_steps: 600 }", "warmup_steps=300 total_steps=1200"),
+    ("cosine_decay_learning_rate { }", "total_steps=1200 warmup_steps=120"),
+])
+def test_the_warm_up_keeps_its_share(text: str, expected: str) -> None:
+    assert rendered(text, replace(REQUEST, warmup_steps=None)) == expected
+
+
+def test_a_batch_that_is_set_scales_the_rate() -> None:
+    request = replace(REQUEST, scale_learning_rate=True, settings={"train_config.batch_size": "48"})
+    assert rendered("constant_learning_rate { learning_rate: 0.1 }", request) == "learning_rate=0.2"
+
+
+def test_the_peak_of_a_schedule_that_rises_is_its_highest_rate() -> None:
+    entries = "schedule { step: 2 learning_rate: .1 } schedule { step: 4 learning_rate: .01 }"
+    text = f"manual_step_learning_rate {{ {entries} }}"
+    assert rendered(text, replace(REQUEST, learning_rate=0.5)) == (
+        "step=1 learning_rate=0.5 step=2 learning_rate=0.05 initial_learning_rate=0.01"
+    )
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "1e999"])
+def test_numbers_without_end_stay_as_they_are(number: str) -> None:
+    text = f"exponential_decay_learning_rate {{ decay_steps: {number} }}"
+    assert rendered(text, replace(REQUEST, scale_learning_rate=True)) == f"decay_steps={number}"
 
 
 def test_line_ends_stay_as_they_are(tmp_path: Path) -> None:

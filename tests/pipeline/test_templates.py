@@ -183,7 +183,7 @@ def test_a_tpu_refuses_the_template_whose_images_keep_their_shape() -> None:
     text = render_config(text_of("faster_rcnn_inception_v2"), REQUEST)
     findings = lint_config(text, "f", LintContext(num_labels=7, tpu_cores=8))
     assert {finding.code for finding in findings} == {"C208"}
-    assert any("image_resizer" in finding.found for finding in findings)
+    assert any("keep_aspect_ratio_resizer" in finding.found for finding in findings)
 
 
 def digest(text: str) -> str:
