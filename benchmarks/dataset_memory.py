@@ -6,19 +6,21 @@ The boxes are a CSV table over 20 images. The images are 10 MB each: a real JPEG
 the end marker, so that the set itself takes no room; the dataset made of it takes all of the 20 GB for a while.
 
 Each build runs in a process of its own. What is told is its peak of resident memory, interpreter and libraries
-included, and as much as the largest of its helpers for each of them (getrusage). The script fails when that is above
-400 MB.
+included, and those of its helpers (VmHWM of proc(5), looked at twenty times a second). The script fails when that is
+above 400 MB.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -77,21 +79,33 @@ def make_sparse(folder: Path, images: int) -> None:
             table.write(row(name, number))
 
 
+def watch(peaks: dict[str, int]) -> None:
+    """Keeps the peak of each child of this process, in units of 1024 bytes: getrusage's would count that of its parent,
+    which a process has until its exec."""
+    while True:
+        with contextlib.suppress(OSError, IndexError):
+            for child in Path("/proc/self/task").glob("*/children"):
+                for process in child.read_text(encoding="ascii").split():
+                    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8", errors="replace")
+                    peaks[process] = int(status.partition("VmHWM:")[2].split()[0])
+        time.sleep(0.05)
+
+
 def build(folder: Path, near: bool) -> None:
     """Builds in this process; prints its seconds and its peak in MB."""
     from gcpod.data.build import DatasetRequest, build_dataset
-    from gcpod.data.crew import MAX_HELPERS
-    from gcpod.data.parallel import CORES
 
     request = DatasetRequest(folder / "images", folder / "labels.csv", folder / "out", near_duplicates=near)
+    helpers: dict[str, int] = {}
+    threading.Thread(target=watch, args=(helpers,), daemon=True).start()
     start = time.perf_counter()
     manifest = build_dataset(request)
     seconds = time.perf_counter() - start
     if sum(manifest.images.values()) != len(list((folder / "images").iterdir())):
         raise SystemExit("images were left out, so the peak says nothing")
     # Linux tells it in units of 1024 bytes (getrusage(2)).
-    own, helper = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    peak_mb = (own + helper * min(CORES - 1, MAX_HELPERS)) * 1024 / 1e6
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_mb = (own + sum(helpers.values())) * 1024 / 1e6
     print(seconds, peak_mb)
 
 
