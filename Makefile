@@ -33,8 +33,8 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/local_storage.py
 	$(BIN)/python benchmarks/dataset_memory.py
-	$(BIN)/python benchmarks/datasets.py
 	$(BIN)/python benchmarks/packages.py
+	$(BIN)/python benchmarks/datasets.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

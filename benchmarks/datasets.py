@@ -12,10 +12,9 @@ wrote is synced. "Process" is what one waits for, "work" leaves out the start of
 
 The scripts are run twice over: with compiled protobuf, and with pure-Python protobuf, which is what the Object
 Detection API's usual pin, protobuf 3.20.3, is on Python 3.11. The aims are those of the second, of whole processes and
-of the byte-identical copies: 8 times the scripts' speed with header checks, which is ``near_duplicates=False``, and 2.5
-times where each distinct picture is decoded, which is ``verify="decode"`` and the default. The script fails when one is
-missed. "Of cat" is told beside them: a copy by way of the page cache, which reads each byte once and looks at none; a
-checked dataset reads its images twice, and hashes them.
+of the byte-identical copies: 8 times the scripts' speed and at most 1.7 times ``cat``, by default and with nothing but
+header checks (``near_duplicates=False``; the default decodes each distinct picture), and 2.5 times the scripts' speed
+with ``verify="decode"``. The script ends by saying which are missed.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ SOURCE = HERE.parents[1] / "shared" / "data" / "raccoon"
 SCRIPTS = HERE / "usual_scripts.py"
 SETS = ("identical", "distinct")
 ROUNDS, SCRIPT_ROUNDS, COPIES = 3, 2, 25
-AIM_HEADER, AIM_DECODE = 8.0, 2.5
+AIM_SCRIPTS, AIM_CAT, AIM_DECODE = 8.0, 1.7, 2.5
 
 PANDAS: Final = ("pandas==2.0.3", "pytz==2025.2", "tzdata==2025.2")
 """The last pandas that was made for the runtime's NumPy 1.23, and what it needs beside the runtime's packages."""
@@ -166,11 +165,16 @@ def report(medians: dict[tuple[str, str], Seconds]) -> list[str]:
             ratios = ((table + whole) / one.process for whole in (compiled, pure))
             line += " {:12.2f}{:12.2f}".format(*ratios) + f"{one.process / medians['cat', copies].process:9.2f}"
         print(line)
-    aims = {NO_NEAR: AIM_HEADER, DEFAULT: AIM_DECODE, DECODE: AIM_DECODE}
+    aims = {DEFAULT: AIM_SCRIPTS, NO_NEAR: AIM_SCRIPTS, DECODE: AIM_DECODE}
     reached = {name: (table + pure) / medians[name, SETS[0]].process for name in aims}
-    return [
+    of_cat = {name: medians[name, SETS[0]].process / medians["cat", SETS[0]].process for name in (DEFAULT, NO_NEAR)}
+    slow = [
         f"{name}: {reached[name]:.2f} times the scripts' speed, the aim is {aim}"
         for name, aim in aims.items() if reached[name] < aim
+    ]
+    return slow + [
+        f"{name}: {ratio:.2f} times cat, the aim is at most {AIM_CAT}"
+        for name, ratio in of_cat.items() if ratio > AIM_CAT
     ]
 
 

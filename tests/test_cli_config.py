@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from gcpod import errors
-from gcpod.data.model import Box
 from gcpod.pipeline.render import template_text
 from gcpod.textproto import parse
-from tests.data.making import Dataset, picture
+from tests.data.making import Dataset
 
 OK, USAGE, FOUND = 0, 2, errors.ChecksFailedError.exit_code
 TEMPLATE = template_text("ssd_mobilenet_v2", Path())[0]
@@ -24,9 +23,7 @@ train_config { num_steps: 500 }
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     made = Dataset(tmp_path)
-    for number in range(8):
-        box = Box("cat" if number % 2 else "dog", 10, 10, 60 + number, 40)
-        made.add(f"{number}.jpg", box, data=picture((30 * number, 9, 200)))
+    made.cats_and_dogs()
     (tmp_path / "gcpod.yaml").write_text(
         "data: {images: images}\ntrain: {steps: 1000}\n"
         "model:\n  set:\n    train_config.batch_size: 4\n    train_config.sync_replicas: true\n",

@@ -39,9 +39,7 @@ def gcpod(gcpod: Any) -> Any:
 def dataset(tmp_path: Path) -> Dataset:
     """Eight labelled pictures in ``images`` of the folder that commands start in: cats and dogs."""
     made = Dataset(tmp_path)
-    for number in range(8):
-        box = Box("cat" if number % 2 else "dog", 10, 10, 60 + number, 40)
-        made.add(f"{number}.jpg", box, data=picture((30 * number, 9, 200)))
+    made.cats_and_dogs()
     return made
 
 

@@ -219,7 +219,7 @@ def serve(connection: Connection) -> None:
     inbox = SimpleQueue[bytes | None]()
     # Taken in at once, so that neither side ever waits for the other to listen while both are sending.
     Thread(target=_receive, args=(connection, inbox), daemon=True).start()
-    function: Callable[[Any], Any] = _none
+    function: Callable[[Any], Any] | None = None
     with suppress(OSError):
         while (message := inbox.get()) is not None:
             if message.startswith(_FUNCTION):
@@ -228,23 +228,22 @@ def serve(connection: Connection) -> None:
                 connection.send_bytes(_result(function, message))
 
 
-def _result(function: Callable[[Any], Any], message: bytes) -> bytes:
+def _result(function: Callable[[Any], Any] | None, message: bytes) -> bytes:
+    if function is None:
+        return _FAILED
     try:
         return pickle.dumps((True, function(pickle.loads(message[1:]))), pickle.HIGHEST_PROTOCOL)  # noqa: S301
     except Exception:
         return _FAILED
 
 
-def _loaded(message: bytes) -> Callable[[Any], Any]:
+def _loaded(message: bytes) -> Callable[[Any], Any] | None:
+    """The function; None when this process cannot import it, so that its caller does the work."""
     try:
         function: Callable[[Any], Any] = pickle.loads(message[1:])  # noqa: S301
         return function
     except Exception:
-        return _none
-
-
-def _none(_item: object) -> None:
-    raise NotImplementedError("the function is not known to this process")
+        return None
 
 
 def _receive(connection: Connection, inbox: SimpleQueue[bytes | None]) -> None:

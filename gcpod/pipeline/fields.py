@@ -137,6 +137,15 @@ def _fits(value: Scalar, kind: str) -> bool:
     return number is not None and low <= number <= high
 
 
+def number_of(value: Scalar | Message | None, default: float = 0.0) -> float:
+    """A number of a config; the default where there is none, or it is not finite: that is this module's to tell."""
+    try:
+        number = float(value.value.rstrip("fF")) if isinstance(value, Scalar) and not value.quoted else default
+    except ValueError:
+        return default
+    return number if math.isfinite(number) else default
+
+
 def whole(text: str) -> int | None:
     """A whole number as the text format writes it: decimal, hexadecimal or octal; None for anything else."""
     if not _INTEGER.fullmatch(text) or len(text) > _MAX_DIGITS:

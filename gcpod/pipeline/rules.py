@@ -12,18 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from gcpod.pipeline.edit import Edit, insertion, quote
-from gcpod.pipeline.fields import whole
+from gcpod.pipeline.fields import number_of, whole
 from gcpod.pipeline.problem import Config, Problem
+from gcpod.pipeline.schema import ROOT, Field, Schema
 from gcpod.spec import STEPS_PER_BLOCK, whole_blocks
 from gcpod.textproto import Message, Scalar
 
 _PATHS: Final = re.compile(r"(^|\.)(\w*input_path|\w*label_map_path|fine_tune_checkpoint|label_map|model_dir)$")
 _PLACEHOLDER: Final = "PATH_TO_BE_CONFIGURED"
 _CHECKPOINT_TYPES: Final = {"1": ("detection", "classification"), "2": ("detection", "classification", "full")}
-_ARCHITECTURES: Final = {
-    "ssd": "object_detection.protos.Ssd", "faster_rcnn": "object_detection.protos.FasterRcnn",
-    "center_net": "object_detection.protos.CenterNet",
-}
 _DEFAULT_BATCH: Final = 32
 """TrainConfig.batch_size of object_detection/protos/train.proto."""
 _PART_OF_CHECKPOINT: Final = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
@@ -128,9 +125,9 @@ def _world(config: Config) -> str:
 def classes(config: Config) -> Iterator[Problem]:
     wanted = config.context.num_labels
     model = config.tree.find("model")
+    named = _with_classes(config.context.schema) if wanted is not None else ()
     for name, offset, value in model.fields if isinstance(model, Message) else ():
-        known = "num_classes" in config.context.schema.messages.get(_ARCHITECTURES.get(name, ""), ())
-        if wanted is not None and known and isinstance(value, Message) and value.find("num_classes") is None:
+        if name in named and isinstance(value, Message) and value.find("num_classes") is None:
             line = f"num_classes: {wanted}"
             edits = insertion(config.text, value, line)
             yield config.problem("C205", offset, f"{name} has no num_classes", f"write {line}", edits)
@@ -139,6 +136,13 @@ def classes(config: Config) -> Iterator[Problem]:
             found = f"num_classes is {value.value}, the label map has {wanted} classes"
             edits = [Edit(value.start, value.end, str(wanted))]
             yield config.problem("C205", value.start, found, f"write num_classes: {wanted}", edits)
+
+
+def _with_classes(schema: Schema) -> frozenset[str]:
+    """The architectures that are told how many classes there are."""
+    model = schema.messages[ROOT].get("model", Field(""))
+    architectures = schema.messages.get(model.kind, {})
+    return frozenset(name for name, one in architectures.items() if "num_classes" in schema.messages.get(one.kind, {}))
 
 
 def steps(config: Config) -> Iterator[Problem]:
@@ -180,10 +184,10 @@ def _manual(config: Config, schedule: Message) -> Iterator[Problem]:
 
 
 def _cosine(config: Config, offset: int, schedule: Message) -> Iterator[Problem]:
-    total, warmup = (_number(schedule.find(name), default) for name, default in (
+    total, warmup = (number_of(schedule.find(name), default) for name, default in (
         ("total_steps", 4_000_000), ("warmup_steps", 10_000),
     ))
-    base, start = (_number(schedule.find(name), default) for name, default in (
+    base, start = (number_of(schedule.find(name), default) for name, default in (
         ("learning_rate_base", 0.002), ("warmup_learning_rate", 0.0002),
     ))
     if total < warmup:
@@ -242,14 +246,6 @@ def _whole(value: Scalar | Message | None) -> int:
     """A plain number of the config; 0, which no rule here objects to, for anything else."""
     number = whole(value.value) if isinstance(value, Scalar) and not value.quoted else None
     return max(0, number or 0)
-
-
-def _number(value: Scalar | Message | None, default: float) -> float:
-    """A number of the config, or what counts without it; a text that is none is the schema's matter."""
-    try:
-        return float(value.value.rstrip("fF")) if isinstance(value, Scalar) and not value.quoted else default
-    except ValueError:
-        return default
 
 
 RULES: Final[Sequence[Callable[[Config], Iterator[Problem]]]] = (

@@ -5,12 +5,12 @@ Kinds and fields of schedules: object_detection/protos/optimizer.proto; those no
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gcpod.textproto import Message, Scalar
+from gcpod.pipeline.fields import number_of
+from gcpod.textproto import Message
 
 _PEAKS: Final = {
     "constant_learning_rate": "learning_rate", "cosine_decay_learning_rate": "learning_rate_base",
@@ -52,8 +52,8 @@ def schedule_values(tree: Message, change: Change) -> dict[str, str]:
 
 def _rewriter(tree: Message, change: Change) -> dict[str, str]:
     """Quantization begins after its delay, which is a number of steps too (graph_rewriter.proto)."""
-    path, before = "graph_rewriter.quantization.delay", _number(tree.find("train_config.num_steps"))
-    delay = _number(tree.find(path))
+    path, before = "graph_rewriter.quantization.delay", number_of(tree.find("train_config.num_steps"))
+    delay = number_of(tree.find(path))
     if not delay or before in (0, change.steps):
         return {}
     return {path: str(max(1, round(delay * change.steps / before)))}
@@ -61,7 +61,7 @@ def _rewriter(tree: Message, change: Change) -> dict[str, str]:
 
 def _schedule(tree: Message, path: str, kind: str, schedule: Message, change: Change) -> dict[str, str]:
     factor = _factor(tree, kind, schedule, change)
-    before = _number(tree.find("train_config.num_steps"))
+    before = number_of(tree.find("train_config.num_steps"))
     ratio = change.steps / before if before else 1.0
     values = {f"{path}.{name}": literal for name, literal in _scaled(schedule, factor, ratio).items()}
     if kind == "cosine_decay_learning_rate":
@@ -76,7 +76,7 @@ def _schedule(tree: Message, path: str, kind: str, schedule: Message, change: Ch
     for index, entry in enumerate(schedule.all("schedule")):
         if isinstance(entry, Message):
             inner = {f"{path}.schedule[{index}].{name}": one for name, one in _scaled(entry, factor, ratio).items()}
-            step = _number(entry.find("step"))
+            step = number_of(entry.find("step"))
             if ratio != 1 and step:
                 last = max(last + 1, round(step * ratio))
                 inner[f"{path}.schedule[{index}].step"] = str(last)
@@ -89,24 +89,24 @@ def _warmup(schedule: Message, change: Change, before: float) -> int:
     stated = schedule.find("warmup_steps")
     if change.warmup_steps is not None or stated is None or not before:
         return change.steps // 10 if change.warmup_steps is None else change.warmup_steps
-    return min(change.steps, round(_number(stated) * change.steps / before))
+    return min(change.steps, round(number_of(stated) * change.steps / before))
 
 
 def _factor(tree: Message, kind: str, schedule: Message, change: Change) -> float:
     """What all rates are multiplied by."""
     if change.learning_rate is not None:
         entries = [entry.find("learning_rate") for entry in schedule.all("schedule") if isinstance(entry, Message)]
-        rates = [_number(schedule.find(_PEAKS[kind])) or _DEFAULT_RATE, *map(_number, entries)]
+        rates = [number_of(schedule.find(_PEAKS[kind])) or _DEFAULT_RATE, *map(number_of, entries)]
         return change.learning_rate / max(rates)
     if change.scale_learning_rate:
-        return change.batch_size / (_number(tree.find("train_config.batch_size")) or _DEFAULT_BATCH)
+        return change.batch_size / (number_of(tree.find("train_config.batch_size")) or _DEFAULT_BATCH)
     return 1.0
 
 
 def _scaled(message: Message, factor: float, ratio: float) -> Mapping[str, str]:
     values: dict[str, str] = {}
     for name, _, value in message.fields:
-        number = _number(value)
+        number = number_of(value)
         if name in _RATES and factor != 1 and number:
             values[name] = _rate(number * factor)
         elif name in _STEPS and ratio != 1 and number:
@@ -117,12 +117,3 @@ def _scaled(message: Message, factor: float, ratio: float) -> Mapping[str, str]:
 def _rate(number: float) -> str:
     """Six significant digits: 32-bit floats hold no seventh."""
     return f"{number:.6g}"
-
-
-def _number(value: Scalar | Message | None) -> float:
-    """A number of the config; 0 for anything else."""
-    try:
-        number = float(value.value.rstrip("fF")) if isinstance(value, Scalar) and not value.quoted else 0.0
-    except ValueError:
-        return 0.0
-    return number if math.isfinite(number) else 0.0

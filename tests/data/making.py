@@ -46,6 +46,12 @@ class Dataset:
         path.write_bytes(picture((hash_colour(name), 90, 120)) if data is None else data)
         return path
 
+    def cats_and_dogs(self) -> None:
+        """Eight labelled pictures."""
+        for number in range(8):
+            box = Box("cat" if number % 2 else "dog", 10, 10, 60 + number, 40)
+            self.add(f"{number}.jpg", box, data=picture((30 * number, 9, 200)))
+
     def xml(
         self, name: str, boxes: Sequence[Box], *, filename: str | None = None, size: tuple[int, int] = (100, 50),
     ) -> Path:

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -12,19 +10,7 @@ from gcpod_launcher.packages import unpack
 
 from gcpod.packaging.sdist import Sdist, pack
 from gcpod.runtimes import LAUNCHER
-
-
-def tar(path: Path, *members: tuple[str, bytes | str]) -> Path:
-    with tarfile.open(path, "w:gz") as out:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            if isinstance(content, str):
-                info.type, info.linkname = tarfile.SYMTYPE, content
-                out.addfile(info)
-            else:
-                info.size = len(content)
-                out.addfile(info, io.BytesIO(content))
-    return path
+from tests.packaging.archives import archive as tar
 
 
 def wheel(path: Path, *names: str) -> Path:

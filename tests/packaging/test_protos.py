@@ -18,6 +18,7 @@ from gcpod.packaging.tree import read_archive
 from gcpod.runtimes import find_runtime
 from gcpod.wire import delimited
 from tests.data.making import outcome
+from tests.packaging.conftest import descriptor_in
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +39,11 @@ def old_descriptor(source: str) -> bytes:
     return value
 
 
-def new_descriptor(source: str) -> bytes:
-    [call] = [node for node in ast.walk(ast.parse(source))
-              if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("AddSerializedFile")]
-    value = ast.literal_eval(call.args[0])
-    assert isinstance(value, bytes)
-    return value
-
-
 def test_real_modules_keep_their_descriptor(old_modules: dict[str, str]) -> None:
     assert len(old_modules) > 30
     for path, source in old_modules.items():
         assert "AddSerializedFile" not in source
-        data = new_descriptor(modernise(source, path))
+        data = descriptor_in(modernise(source, path))
         assert data == old_descriptor(source)
         proto = FileDescriptorProto.FromString(data)
         assert proto.name == path.replace(SUFFIX, ".proto")
@@ -86,7 +79,7 @@ def test_what_a_protoc_newer_than_the_runtime_wrote_asks_for_no_version() -> Non
     ]
     del descriptor.message_type[0].field[0]
     descriptor.message_type[0].field.add(name="f", number=1, type=9, label=1)
-    assert new_descriptor(new) == descriptor.SerializeToString()
+    assert descriptor_in(new) == descriptor.SerializeToString()
 
 
 @pytest.mark.parametrize("name", ["a b.proto", "a/b; import os", "../x.proto", "", "a//b.proto", "a/\n.proto", "é/x y"])
@@ -169,7 +162,7 @@ _FILES = st.builds(FileDescriptorProto, name=_LETTERS, message_type=st.lists(_ME
 
 @given(_FILES)
 def test_all_of_a_descriptor_but_its_json_names_is_carried_over(proto: FileDescriptorProto) -> None:
-    found = FileDescriptorProto.FromString(new_descriptor(render(proto.SerializeToString(), "a/b_pb2.py")))
+    found = FileDescriptorProto.FromString(descriptor_in(render(proto.SerializeToString(), "a/b_pb2.py")))
     waiting: list[FileDescriptorProto | DescriptorProto] = [proto]
     for one in waiting:
         waiting += one.message_type if isinstance(one, FileDescriptorProto) else one.nested_type

@@ -87,10 +87,10 @@ def test_every_real_config_renders_and_is_clean_afterwards(shared_data: Path) ->
         assert {path: tree.text(path) for path in ALWAYS} == ALWAYS, name
         assert tree.text(f"model.{architecture}.num_classes") == "7"
         assert not tree.text("train_config.fine_tune_checkpoint"), name
-        findings = [one for one in lint_config(text, name, LintContext(num_labels=7)) if one.severity == "error"]
-        known = ["C206"] if name.startswith("centernet") else []
+        findings = lint_config(text, name, LintContext(num_labels=7))
+        known = ["C206"] if name.startswith("centernet") else ["C203"] if "graph_rewriter" in text else []
         assert [finding.code for finding in findings] == known, name
-        assert all("keypoint_label_map_path" in finding.found for finding in findings)
+        assert all("keypoint_label_map_path" in one.found or one.severity == "warning" for one in findings)
 
 
 def test_real_configs_keep_every_other_line(shared_data: Path) -> None:
