@@ -281,13 +281,19 @@ def prepare(
     image = image_uri(spec, runtime, machines["train"], settings.project.value, settings.region.value)
     python = image_python(runtime, image)
     packages = ensure_packages(runtime, python, cache or cache_dir(), **own_sources(spec))
-    say(f"packages: {', '.join(path.name for path in packages.paths)}")
+    say(f"packages: {', '.join(map(_told, packages.paths))}")
     chosen = run_id(run_name(spec, manifest.digest))
     layout = RunLayout.of(settings.bucket_uri, chosen)
     config = render_spec_config(spec, manifest, layout)
     for finding in check_config(config, spec, manifest, machines["train"]):
         say(str(finding))
     return Prepared(spec, chosen, layout, manifest, config, packages, machines, notes)
+
+
+def _told(package: Path) -> str:
+    """Its name and version, without the digest and tags that its file's name goes on with."""
+    name, version, *_ = package.name.removesuffix(".tar.gz").split("-")
+    return f"{name} {version.partition('+')[0]}"
 
 
 def requests_of(prepared: Prepared, settings: Settings, kinds: Sequence[Kind] = KINDS) -> list[dict[str, Any]]:
