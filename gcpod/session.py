@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,10 @@ def _refusal(error: Exception) -> str:
     return "there are none" if "were not found" in text else "google-auth cannot use them"
 
 
+class UnreachableError(Exception):
+    """Google's token service did not answer: it may later."""
+
+
 class _Http:
     """The transport of the discovery clients: google-auth's session in the shape that httplib2 has.
 
@@ -71,6 +76,7 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._renewing = threading.Lock()
 
     @property
     def project(self) -> str:
@@ -116,6 +122,27 @@ class Session:
         session.trust_env = not self.is_local
         return session
 
+    def authorise(self, method: str, url: str, headers: dict[str, str]) -> None:
+        """Adds the credentials' headers to those of a request; from any thread.
+
+        Raises:
+            UnreachableError: they cannot be renewed for want of an answer.
+            AuthError: they cannot be had or renewed.
+        """
+        if self.is_local:
+            return
+        from google.auth.exceptions import GoogleAuthError, TransportError
+        from google.auth.transport.requests import Request
+
+        try:
+            with self._renewing:
+                self.credentials.before_request(Request(), method, url, headers)
+        except TransportError as e:
+            raise UnreachableError(f"credentials could not be renewed ({type(e).__name__})") from e
+        except GoogleAuthError as e:
+            raise AuthError("renewing the credentials for", url.partition("?")[0], str(e).splitlines()[0],
+                            "run `gcloud auth application-default login`") from e
+
     @cached_property
     def storage(self) -> Any:
         """A google.cloud.storage.Client."""
@@ -138,6 +165,18 @@ class Session:
         base = self.settings.endpoint.value or "https://logging.googleapis.com"
         return self._discovered("logging", "v2", base).entries()
 
+    @cached_property
+    def builds(self) -> Any:
+        """The ``projects.locations.builds`` resource of the Cloud Build API."""
+        base = self.settings.endpoint.value or "https://cloudbuild.googleapis.com"
+        return self._discovered("cloudbuild", "v1", base).projects().locations().builds()
+
+    @cached_property
+    def registry(self) -> Any:
+        """The ``projects.locations`` resource of the Artifact Registry API: its repositories and operations."""
+        base = self.settings.endpoint.value or "https://artifactregistry.googleapis.com"
+        return self._discovered("artifactregistry", "v1", base).projects().locations()
+
     def _discovered(self, api: str, version: str, base: str) -> Any:
         from googleapiclient import discovery
 
@@ -147,7 +186,7 @@ class Session:
 
     @property
     def location(self) -> str:
-        """The parent of custom jobs, ``projects/P/locations/R``."""
+        """The parent of custom jobs and of image repositories, ``projects/P/locations/R``."""
         return f"projects/{self.project}/locations/{self.region}"
 
     def sdk_job(self, name: str) -> Any:

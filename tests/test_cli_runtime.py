@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gcpod import errors
+from gcpod.localcloud.cloud import JobCloud
 from gcpod.runtimes import LAUNCHER, Runtime, all_runtimes, find_runtime, image_python
 from gcpod.runtimes.recipe import render_dockerfile, write_context
 
@@ -58,8 +59,42 @@ def test_an_image_is_prepared_as_a_folder(gcpod: Any, tmp_path: Path) -> None:
     assert (tmp_path / "image" / "Dockerfile").is_file()
 
 
+def test_an_image_is_made_on_a_local_cloud(gcpod: Any, quick_cloud: JobCloud) -> None:
+    arguments = ("runtime", "build", "tf2.15", "--kind", "gpu", "--endpoint", quick_cloud.url)
+    made = gcpod(*arguments, "--json")
+    assert made.code == OK
+    image = "local-docker.pkg.dev/local-project/gcpod/gcpod-trainer-tf2.15-gpu:latest"
+    assert (made.json["image"], made.json["new"]) == (image, True)
+    said = made.err.splitlines()
+    assert said[2] == f'starting build "{made.json["build"]}"'
+    assert said[-1] == "DONE"
+    again = gcpod(*arguments)
+    assert (again.code, again.err) == (OK, "")
+    assert again.out == f"{image} {made.json['digest']} is there: build {made.json['build']} made it\n"
+    once_more = gcpod(*arguments, "--again")
+    assert (once_more.code, once_more.out) == (OK, f"{image} {made.json['digest']}\n")
+    assert quick_cloud.build_database is not None
+    assert [build.state for build in quick_cloud.build_database.all()] == ["SUCCESS"] * 2
+
+
+def test_a_build_that_fails_is_one_line(gcpod: Any, tmp_path: Path) -> None:
+    def fails(*_: object) -> Path:
+        raise errors.PackageError("making the runtime", "tf2.15", "pip found no network", "try again")
+
+    with JobCloud(tmp_path / "cloud", cache=tmp_path / "cache", environment_of=fails) as cloud:
+        made = gcpod("runtime", "build", "tf2.15", "--endpoint", cloud.url)
+    assert (made.code, made.out) == (errors.JobFailedError.exit_code, "")
+    last = made.err.splitlines()[-1]
+    assert last.startswith("gcpod: E108: building the image local-docker.pkg.dev/local-project/gcpod/gcpod-trainer-")
+    assert "ended FAILURE: E104: making the runtime tf2.15: pip found no network; try again; read its log at" in last
+    assert "Traceback" not in made.err
+
+
 @pytest.mark.parametrize(("arguments", "code"), [
-    (("build", "tf2.12"), USAGE), (("build", "tf2.12", "--out", "x", "--local"), USAGE),
+    (("build", "tf2.12", "--out", "x", "--again"), USAGE), (("build", "tf2.12", "--out", "x", "--local"), USAGE),
+    (("build", "tf2.12", "--out", "x", "--json"), USAGE),
+    (("build", "tf2.12", "--out", "x", "--endpoint", "http://127.0.0.1:1"), USAGE),
+    (("build", "tf2.12"), errors.AuthError.exit_code), (("build", "tf9", "--local"), errors.SpecError.exit_code),
     (("build", "tf2.12", "--kind", "tpu", "--out", "x"), errors.SpecError.exit_code),
     (("show", "tf9"), errors.SpecError.exit_code),
 ])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from gcpod.cli.common import json_option, print_json
+from gcpod.cli.common import cloud_options, json_option, load_if_there, print_json
+
+if TYPE_CHECKING:
+    from gcpod.runtimes import Runtime
 
 kind_option = click.option(
     "--kind", type=click.Choice(["cpu", "gpu", "tpu"]), default="cpu", show_default=True, help="The image's machine.",
@@ -16,7 +21,7 @@ kind_option = click.option(
 
 @click.group()
 def runtime() -> None:
-    """List and show what jobs can run in; make its images and its local environment."""
+    """List and show what jobs can run in; make its images."""
 
 
 @runtime.command("list")
@@ -65,23 +70,40 @@ def show(name: str, dockerfile: bool, kind: str, as_json: bool) -> None:
 @runtime.command()
 @click.argument("name")
 @kind_option
-@click.option("--out", type=click.Path(path_type=Path), help="Write the folder that Docker or Cloud Build makes it of.")
-@click.option("--local", is_flag=True, help="Make the environment that stands for it on this machine.")
-def build(name: str, kind: str, out: Path | None, local: bool) -> None:
-    """Make a runtime: its environment on this machine, or the folder that its image is built of."""
+@cloud_options
+@click.option("--again", is_flag=True, help="Build although the image is that of today's recipe.")
+@click.option("--out", type=click.Path(path_type=Path), help="Only write the folder that an image is built of.")
+@json_option
+def build(
+    name: str, kind: str, file: Path, local: bool, endpoint: str | None, again: bool, out: Path | None, as_json: bool,
+) -> None:
+    """Make the image that jobs start, by Cloud Build; on the local cloud the environment that stands for it."""
     from gcpod.runtimes import find_runtime
-    from gcpod.runtimes.recipe import write_context
 
     found = find_runtime(name)
-    if local == (out is not None):
-        raise click.UsageError("give either --out DIR or --local")
     if out is not None:
-        files = write_context(found, kind, out)
-        click.echo(f"{out}: {len(files)} files; Cloud Build makes the image of it:")
-        click.echo(f"gcloud builds submit {out} --tag REGION-docker.pkg.dev/PROJECT/gcpod/{found.images[kind]}:latest")
+        if local or endpoint or again or as_json:
+            raise click.UsageError("--out writes a folder and takes neither a cloud nor --again nor --json")
+        _write(found, kind, out)
         return
-    from gcpod.cache import cache_dir
-    from gcpod.localcloud.runtime import ensure_environment
+    from gcpod.api import LOCAL_PATIENCE_S, connect
+    from gcpod.jobs.builds import ImageBuilder
+    from gcpod.storage.objects import Objects
 
-    image = found.images[kind]
-    click.echo(ensure_environment(found, image, cache_dir(), lambda line: click.echo(line, err=True)))
+    session = connect(load_if_there(file), local=local, endpoint=endpoint)
+    objects = Objects(session, LOCAL_PATIENCE_S) if session.is_local else Objects(session)
+    patience_s = LOCAL_PATIENCE_S if session.is_local else math.inf
+    builder = ImageBuilder(session, objects, lambda line: click.echo(line, err=True), patience_s=patience_s)
+    image = builder.build(found, kind, again)
+    if as_json:
+        print_json(asdict(image))
+        return
+    click.echo(f"{image.image} {image.digest}" + ("" if image.new else f" is there: build {image.build} made it"))
+
+
+def _write(runtime: Runtime, kind: str, out: Path) -> None:
+    from gcpod.runtimes.recipe import image_address, write_context
+
+    files = write_context(runtime, kind, out)
+    click.echo(f"{out}: {len(files)} files; Cloud Build makes the image of it:")
+    click.echo(f"gcloud builds submit {out} --tag {image_address(runtime, kind, 'PROJECT', 'REGION')}:latest")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from gcpod.jobs.machines import kind_of
 from gcpod.layout import RunLayout
 from gcpod.runtimes import Runtime
+from gcpod.runtimes.recipe import image_address
 from gcpod.spec import MachineSpec, Spec, checkpoint_interval
 
 Kind = Literal["train", "eval", "export"]
@@ -131,7 +132,7 @@ def image_uri(spec: Spec, runtime: Runtime, machine: MachineSpec, project: str, 
     kind = kind_of(machine)
     if spec.runtime.mode == "package":
         return runtime.prebuilt.get(kind, runtime.prebuilt["cpu"])
-    return f"{region}-docker.pkg.dev/{project}/gcpod/{runtime.images[kind]}:latest"
+    return f"{image_address(runtime, kind, project, region)}:latest"
 
 
 def to_request(plan: JobPlan, spec: Spec, layout: RunLayout, run_id: str, image: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The whole local cloud: storage, custom jobs and their logs; served in this process, or by one of its own."""
+"""The whole local cloud: storage, jobs, builds and their logs; served in this process, or by one of its own."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gcpod.cache import cache_dir
 from gcpod.errors import LocalCloudError
+from gcpod.localcloud.builder import Builder
+from gcpod.localcloud.builds_api import builds_api
 from gcpod.localcloud.http import Api
 from gcpod.localcloud.jobdb import JobDatabase
 from gcpod.localcloud.jobs_api import jobs_api
 from gcpod.localcloud.logging_api import logging_api
+from gcpod.localcloud.registry_api import Repositories, registry_api
 from gcpod.localcloud.runtime import ensure_environment
 from gcpod.localcloud.scheduler import LOCATION, EnvironmentOf, Scheduler
 from gcpod.localcloud.server import LocalCloud
@@ -33,7 +36,8 @@ _LOOK_S = 0.05
 
 
 class JobCloud(LocalCloud):
-    """Storage, custom jobs and log entries below one folder; jobs left unfinished by an earlier server are taken up.
+    """Storage, custom jobs, builds, image repositories and log entries below one folder; jobs and builds left
+    unfinished by an earlier server are taken up.
 
     Args:
         root: the folder; one server at a time may use it.
@@ -51,16 +55,19 @@ class JobCloud(LocalCloud):
         self.last_request = time.monotonic()
         self.database: JobDatabase | None = None
         self.scheduler: Scheduler | None = None
+        self.build_database: JobDatabase | None = None
+        self.builder: Builder | None = None
         self._cache, self._environment_of, self._location = cache or cache_dir(), environment_of, location
         super().__init__(
-            root, port, apis=(self._jobs, lambda _: logging_api(self._open())),
+            root, port, apis=(self._jobs, self._builds, self._registry, self._logging),
             middleware=lambda app: middleware(self._noting(app)),
         )
 
     def start(self) -> JobCloud:
         super().start()
-        if self.scheduler is not None:
-            self.scheduler.resume()
+        for worker in (self.scheduler, self.builder):
+            if worker is not None:
+                worker.resume()
         return self
 
     def __enter__(self) -> JobCloud:
@@ -68,30 +75,52 @@ class JobCloud(LocalCloud):
 
     @property
     def idle_s(self) -> float:
-        """Seconds since the last request; 0 while a job has not ended."""
-        return 0.0 if self.scheduler and self.scheduler.active else time.monotonic() - self.last_request
-
-    def _open(self) -> JobDatabase:
-        if self.database is None:
-            self.database = JobDatabase(self.root / "jobs.sqlite")
-        return self.database
+        """Seconds since the last request; 0 while a job or a build has not ended."""
+        busy = any(worker is not None and worker.active for worker in (self.scheduler, self.builder))
+        return 0.0 if busy else time.monotonic() - self.last_request
 
     def _jobs(self, cloud: LocalCloud) -> Api:
-        database = self._open()
-        self.scheduler = Scheduler(
-            database, self.root, self._cache, cloud.url, cloud.job_environment(), self._environment_of,
-            self._location,
+        database = self.database = JobDatabase(self.root / "jobs.sqlite")
+        scheduler = self.scheduler = Scheduler(
+            database, self.root, self._cache, cloud.url, cloud.job_environment(), self._environment_of, self._location,
         )
-        api = jobs_api(database, self.scheduler)
-        api.close = self._close
+        api = jobs_api(database, scheduler)
+        api.close = self._close_jobs
         return api
 
-    def _close(self) -> None:
+    def _close_jobs(self) -> None:
         if self.scheduler is not None:
             self.scheduler.stop()
         if self.database is not None:
             self.database.close()
         self.scheduler = self.database = None
+
+    def _builds(self, cloud: LocalCloud) -> Api:
+        database = self.build_database = JobDatabase(self.root / "builds.sqlite")
+        self._repositories = Repositories(self.root / "registry.sqlite", self._location)
+        builder = self.builder = Builder(
+            database, cloud.store, self._cache, cloud.url, self._repositories.find, self._environment_of,
+        )
+        api = builds_api(database, builder)
+        api.close = self._close_builds
+        return api
+
+    def _close_builds(self) -> None:
+        if self.builder is not None:
+            self.builder.stop()
+            self._repositories.close()
+        if self.build_database is not None:
+            self.build_database.close()
+        self.builder = self.build_database = None
+
+    def _registry(self, _: LocalCloud) -> Api:
+        return registry_api(self._repositories)
+
+    def _logging(self, _: LocalCloud) -> Api:
+        # The plugins are called in their order: both are open.
+        assert self.database is not None
+        assert self.build_database is not None
+        return logging_api(self.database, self.build_database)
 
     def _noting(self, app: ASGIApp) -> ASGIApp:
         async def noting(scope: Scope, receive: Receive, send: Send) -> None:

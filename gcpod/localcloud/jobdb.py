@@ -1,4 +1,4 @@
-"""Custom jobs and their log entries, kept in one sqlite file so that they outlive the server."""
+"""Custom jobs, or builds, and their log entries, kept in one sqlite file so that they outlive the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-TERMINAL = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"})
+TERMINAL = frozenset({
+    "SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED",
+    "SUCCESS", "FAILURE", "INTERNAL_ERROR", "TIMEOUT",
+})
+"""The states that end a job, and those that end a build."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, project TEXT, body TEXT, state TEXT, created TEXT, started TEXT, ended TEXT, updated TEXT,
@@ -24,7 +28,10 @@ CREATE INDEX IF NOT EXISTS entries_of_job ON entries (job, number);
 
 @dataclass(frozen=True)
 class JobRecord:
-    """One job: ``state`` without its JOB_STATE_ prefix, times RFC 3339 or "", ``starts`` times it was started."""
+    """One job or build.
+
+    ``state`` has no JOB_STATE_ prefix, times are RFC 3339 or "", ``starts`` is how often it was started.
+    """
 
     id: str
     project: str

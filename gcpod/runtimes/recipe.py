@@ -5,7 +5,11 @@ Packages do not belong to an image; they come from the bucket when a job starts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gcpod.errors import SpecError
@@ -13,6 +17,13 @@ from gcpod.runtimes import LAUNCHER, Recipe, Runtime
 
 HOME = "/opt/gcpod"
 """Where lock and launcher lie in an image."""
+REPOSITORY = "gcpod"
+"""The Docker repository of a region that jobs take their images from."""
+
+
+def image_address(runtime: Runtime, kind: str, project: str, region: str) -> str:
+    """Where the trainer image for a kind of machine lies, without a tag; jobs take its ``:latest``."""
+    return f"{region}-docker.pkg.dev/{project}/{REPOSITORY}/{runtime.images[kind]}"
 
 
 def render_dockerfile(runtime: Runtime, kind: str) -> str:
@@ -54,8 +65,8 @@ def _lines(runtime: Runtime, kind: str, recipe: Recipe) -> Iterator[str]:
     yield 'ENTRYPOINT ["python", "-m", "gcpod_launcher"]'
 
 
-def write_context(runtime: Runtime, kind: str, folder: Path) -> list[Path]:
-    """Writes all that the image is built of into a folder, which is made when missing; returns the files.
+def context_of(runtime: Runtime, kind: str) -> dict[str, bytes]:
+    """All that the image is built of: path (with ``/``) to content.
 
     Raises:
         SpecError: there is no recipe for that kind.
@@ -63,6 +74,36 @@ def write_context(runtime: Runtime, kind: str, folder: Path) -> list[Path]:
     content = {"Dockerfile": render_dockerfile(runtime, kind).encode(), runtime.lock.name: runtime.lock.read_bytes()}
     for path in sorted(LAUNCHER.rglob("*.py")):
         content[f"launcher/{path.relative_to(LAUNCHER).as_posix()}"] = path.read_bytes()
+    return content
+
+
+def context_digest(context: Mapping[str, bytes]) -> str:
+    """SHA-256 of a context's paths and contents, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path, content in sorted(context.items()):
+        digest.update(f"{len(path)} {len(content)} {path}".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def pack_context(context: Mapping[str, bytes]) -> bytes:
+    """A context as .tar.gz: the same files always give the same bytes."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path, content in sorted(context.items()):
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    return gzip.compress(raw.getvalue(), compresslevel=6, mtime=0)
+
+
+def write_context(runtime: Runtime, kind: str, folder: Path) -> list[Path]:
+    """Writes the context into a folder, which is made when missing; returns the files.
+
+    Raises:
+        SpecError: there is no recipe for that kind.
+    """
+    content = context_of(runtime, kind)
     for name, data in content.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
