@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gcpod.api import build_in_bucket as build_in_bucket
     from gcpod.api import check as check
     from gcpod.api import connect as connect
+    from gcpod.api import copy as copy
     from gcpod.api import fetch_tensorboard as fetch_tensorboard
     from gcpod.api import open_run as open_run
     from gcpod.api import run as run
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "gcpod.api": ("build_in_bucket", "check", "connect", "fetch_tensorboard", "open_run", "run", "submit", "upload"),
+    "gcpod.api": ("build_in_bucket", "check", "connect", "copy", "fetch_tensorboard", "open_run", "run", "submit",
+                  "upload"),
     "gcpod.data.build": ("DatasetRequest", "build_dataset", "check_dataset"),
     "gcpod.data.inspect": ("inspect_dataset",),
     "gcpod.errors": ("GcpodError",),

@@ -9,11 +9,11 @@ from gcpod.checks import check as check_spec
 from gcpod.data.build import DatasetRequest
 from gcpod.data.check import Progress
 from gcpod.data.manifest import DatasetManifest
+from gcpod.errors import SpecError
 from gcpod.jobs.reporter import Quiet, Reporter
 from gcpod.jobs.request import Kind
 from gcpod.layout import RunLayout
 from gcpod.results.report import RunResult
-from gcpod.results.tensorboard import Fetched
 from gcpod.runner import Run, RunOptions
 from gcpod.session import Session
 from gcpod.settings import ANY_LOCAL, Settings, resolve
@@ -21,7 +21,12 @@ from gcpod.spec import Spec
 from gcpod.specfile import load_spec
 from gcpod.status import Finding, JobInfo
 from gcpod.storage.datasets import build_and_upload, build_to_bucket
-from gcpod.storage.objects import PATIENCE_S, Objects
+from gcpod.storage.mirror import Mirrored
+from gcpod.storage.objects import Objects
+from gcpod.storage.traffic import PATIENCE_S, TransferOptions
+from gcpod.storage.transfer import Tell
+from gcpod.storage.tree import Symlinks
+from gcpod.storage.trees import CopyPlan, plan_tree_download, plan_tree_upload
 from gcpod.uris import GcsUri
 
 LOCAL_PATIENCE_S = 60.0
@@ -65,6 +70,11 @@ def connect(spec: Spec, *, local: bool = False, endpoint: str | None = None) -> 
     return Session(resolve(spec, endpoint=endpoint))
 
 
+def objects_of(session: Session) -> Objects:
+    """The objects a session reaches, with the patience that its cloud deserves."""
+    return Objects(session, LOCAL_PATIENCE_S if session.is_local else PATIENCE_S)
+
+
 def build_in_bucket(
     request: DatasetRequest, to: str, spec: Spec | Path | str | None = None, *, copy: bool = False, local: bool = False,
     endpoint: str | None = None, progress: Progress | None = None,
@@ -85,10 +95,48 @@ def build_in_bucket(
     """
     uri = GcsUri.parse(to)
     session = connect(_loaded(spec or Spec()), local=local, endpoint=endpoint)
-    objects = Objects(session, LOCAL_PATIENCE_S if session.is_local else PATIENCE_S)
+    objects = objects_of(session)
     objects.ensure_bucket(uri.bucket)
     make = build_and_upload if copy else build_to_bucket
     return make(request, objects, uri, progress)
+
+
+def copy(
+    source: str, target: str, spec: Spec | Path | str | None = None, *, local: bool = False,
+    endpoint: str | None = None, options: TransferOptions | None = None, symlinks: Symlinks = "refuse",
+    dry_run: bool = False, tell: Tell = lambda _: None,
+) -> CopyPlan:
+    """Makes the target hold what the source holds; what is there already does not move, nothing is deleted.
+
+    Args:
+        source, target: one is ``gs://BUCKET/PATH``, the other a local folder or file; see storage/trees.py.
+        spec, local, endpoint: see connect; ``storage`` of the spec has class, key and who pays.
+        options: how bytes move.
+        symlinks: what becomes of links in a local folder.
+        dry_run: only say what would move.
+        tell: told how far it is.
+
+    Returns:
+        what moved.
+
+    Raises:
+        SpecError: none or both of them are in a bucket.
+        StorageError, AuthError, OutageError: a file or an object cannot be read or written; what moved stays.
+    """
+    up = target.startswith("gs://")
+    if up == source.startswith("gs://"):
+        found = "one of them has to be in a bucket, the other on this machine"
+        raise SpecError("copying", f"{source} to {target}", found, "write gs://BUCKET/PATH for one")
+    remote = GcsUri.parse(target if up else source)
+    session = connect(_loaded(spec or Spec()), local=local, endpoint=endpoint)
+    objects = objects_of(session)
+    if up:
+        plan = plan_tree_upload(objects, Path(source), remote, symlinks)
+    else:
+        plan = plan_tree_download(objects, remote, Path(target))
+    if not dry_run:
+        plan.go(options or TransferOptions(patience_s=objects.patience_s), tell)
+    return plan
 
 
 def check(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None) -> list[Finding]:
@@ -145,6 +193,6 @@ def submit(
 
 def fetch_tensorboard(
     spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, out: Path | None = None,
-) -> tuple[Path, Fetched]:
+) -> tuple[Path, Mirrored]:
     """Brings a run's event files up to date in a local folder: only new bytes travel."""
     return open_run(spec, local=local, endpoint=endpoint).fetch(out)

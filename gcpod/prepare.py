@@ -18,18 +18,33 @@ from gcpod.errors import ConfigError, SpecError
 from gcpod.jobs.machines import offered, tpu_cores
 from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
 from gcpod.layout import RunLayout
+from gcpod.models.fetch import FetchedModel, fetched_model
+from gcpod.models.start import (
+    ZOO,
+    address,
+    check_fetched,
+    check_start,
+    checkpoint_files,
+    start_of,
+    start_type,
+    zoo_model,
+)
+from gcpod.models.zoo import ZooModel
 from gcpod.packaging.build import Packages, ensure_packages, own_sources, sources_digest
 from gcpod.packaging.modules import config_modules
 from gcpod.pipeline.lint import LintContext, lint_config
-from gcpod.pipeline.render import RenderRequest, render_config, template_text
+from gcpod.pipeline.render import RenderRequest, render_config, template_names, template_text
 from gcpod.pipeline.schema import Schema, built_in_schema, read_schema
 from gcpod.runtimes import Runtime, find_runtime, image_python
 from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks
 from gcpod.status import Finding
-from gcpod.storage.plan import LocalFile, local_file
+from gcpod.storage.known import local_files
+from gcpod.storage.plan import LocalFile
 
 Say = Callable[[str], None]
+Fetch = Callable[[ZooModel], FetchedModel]
+"""Brings a model of the zoo to this machine."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +113,19 @@ def schema_of(source: Path | None, cache: Path | None = None) -> Schema:
     return read_schema(config_modules(source, cache or cache_dir()), source.name) if source else built_in_schema()
 
 
-def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout) -> str:
-    """The pipeline config of a run.
+def render_spec_config(
+    spec: Spec, manifest: DatasetManifest, layout: RunLayout, fetched: FetchedModel | None = None,
+) -> str:
+    """The pipeline config of a run; ``fetched`` is the zoo's model that it starts from, where that is here.
 
     Raises:
         ConfigError: the template is missing or damaged, or a setting does not exist.
-        PackageError: the source that will be packaged cannot be read.
+        PackageError: the source that will be packaged cannot be read, or a mirror of the zoo has no allowed address.
+        SpecError: the zoo has no such model.
     """
     template, where = template_text(spec.model.template, spec.folder)
-    steps = whole_blocks(spec.train.steps)
+    start, steps = start_of(spec, layout, fetched), whole_blocks(spec.train.steps)
+    version = {"train_config.fine_tune_checkpoint_version": start.version} if start.version else {}
     return render_config(template, RenderRequest(
         num_classes=manifest.num_classes,
         records=_pattern(manifest, "train", layout),
@@ -118,12 +137,12 @@ def render_spec_config(spec: Spec, manifest: DatasetManifest, layout: RunLayout)
         image_size=spec.model.image_size,
         depth_multiplier=spec.model.depth_multiplier,
         learning_rate=spec.train.learning_rate,
-        fine_tune_checkpoint=checkpoint_address(spec, layout),
-        fine_tune_checkpoint_type=spec.model.fine_tune_checkpoint_type,
+        fine_tune_checkpoint=start.address,
+        fine_tune_checkpoint_type=start.type,
         scale_learning_rate=spec.train.scale_learning_rate,
         eval_examples=manifest.images["eval"],
         metrics=spec.eval.metrics,
-        settings=spec.model.set or {},
+        settings={**version, **(spec.model.set or {})},
     ), where, schema_of(own_sources(spec)["source"]))
 
 
@@ -156,36 +175,23 @@ def _pattern(manifest: DatasetManifest, split: Any, layout: RunLayout) -> str:
     return str(layout.data / f"{split}-?????-of-{len(shards):05d}.tfrecord")
 
 
-def checkpoint_address(spec: Spec, layout: RunLayout) -> str | None:
-    """The gs:// prefix the job restores from; a local checkpoint is uploaded to the run's own folder."""
-    given = spec.model.fine_tune_checkpoint
-    if given is None or given.startswith("gs://"):
-        return given
-    return str(layout.checkpoint / Path(given).name)
-
-
-def checkpoint_files(spec: Spec) -> list[Path]:
-    """The files of a local fine-tune checkpoint; none when it is absent or in a bucket already.
+def check_spec_start(config: str, spec: Spec) -> None:
+    """Holds the zoo's model that a run starts from against the run's config; another checkpoint is not looked at.
 
     Raises:
-        ConfigError: C201, the prefix has no ``.index`` or no ``.data`` file.
+        ConfigError: C201, the trainer could not restore it.
+        SpecError, PackageError: as for render_spec_config.
     """
-    given = spec.model.fine_tune_checkpoint
-    if given is None or given.startswith("gs://"):
-        return []
-    prefix = spec.local_path(given)
-    files = sorted(p for p in prefix.parent.glob(f"{prefix.name}.*") if p.suffix == ".index" or ".data-" in p.name)
-    if not any(p.suffix == ".index" for p in files) or not any(".data-" in p.name for p in files):
-        raise ConfigError(
-            "finding the checkpoint", prefix, "there is no such prefix with an .index and a .data file",
-            "give what PREFIX.index and PREFIX.data-00000-of-00001 share", code="C201",
-        )
-    return files
+    check_start(config, spec, ((name, template_text(name, spec.folder)[0]) for name in template_names()))
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run ready to upload and submit."""
+    """A run ready to upload and submit.
+
+    Attributes:
+        fetched: the zoo's model that it starts from; None where it starts from something else, or was not fetched.
+    """
 
     spec: Spec
     run_id: str
@@ -195,6 +201,7 @@ class Prepared:
     packages: Packages
     machines: dict[Kind, MachineSpec]
     notes: tuple[str, ...]
+    fetched: FetchedModel | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -225,7 +232,7 @@ class Prepared:
             *((path, self.layout.packages / path.name) for path in self.packages.paths),
             *((path, self.layout.checkpoint / path.name) for path in checkpoint_files(self.spec)),
         ]
-        return [local_file(path, uri) for path, uri in pairs]
+        return local_files(pairs)
 
 
 def machines_of(spec: Spec, region: str) -> tuple[dict[Kind, MachineSpec], tuple[str, ...]]:
@@ -242,11 +249,16 @@ def run_name(spec: Spec, dataset_digest: str) -> str:
     """The name of a run: the same inputs always give the same, so that a second start finds the first.
 
     What changes what is learned counts; machines, time limits and places do not.
+
+    Raises:
+        SpecError, PackageError: as for render_spec_config.
     """
+    model = {**asdict(spec.model), "fine_tune_checkpoint_type": start_type(spec)}
+    del model["zoo_mirror"]
     template, _ = template_text(spec.model.template, spec.folder)
     train = {k: v for k, v in asdict(spec.train).items() if k not in ("machine", "timeout_hours")}
     runtime = {"name": spec.runtime.name, "mode": spec.runtime.mode, "image": spec.runtime.image}
-    inputs = [dataset_digest, template, asdict(spec.model), train, runtime]
+    inputs = [dataset_digest, template, model, train, runtime]
     if own := sources_digest(**own_sources(spec)):
         inputs.append(own)
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -255,7 +267,7 @@ def run_name(spec: Spec, dataset_digest: str) -> str:
 
 def prepare(
     spec: Spec, settings: Settings, *, run_id: Callable[[str], str] = lambda name: name,
-    say: Say = lambda _: None, cache: Path | None = None,
+    say: Say = lambda _: None, cache: Path | None = None, fetch: Fetch | None = None,
 ) -> Prepared:
     """Builds the dataset, the packages and the config of a run.
 
@@ -265,10 +277,13 @@ def prepare(
         run_id: chooses the id of the run from its name; by default the name itself.
         say: told what is being done.
         cache: the user's cache directory unless given.
+        fetch: brings the zoo's model that the run starts from, once everything else is right; by default none is
+            fetched, and what would be is said.
 
     Raises:
         DataError, ConfigError, PackageError, SpecError: an input is wrong.
     """
+    model = zoo_model(spec)
     checkpoint_files(spec)
     runtime = find_runtime(spec.runtime.name)
     manifest = build_spec_dataset(spec)
@@ -285,9 +300,18 @@ def prepare(
     chosen = run_id(run_name(spec, manifest.digest))
     layout = RunLayout.of(settings.bucket_uri, chosen)
     config = render_spec_config(spec, manifest, layout)
+    check_spec_start(config, spec)
     for finding in check_config(config, spec, manifest, machines["train"]):
         say(str(finding))
-    return Prepared(spec, chosen, layout, manifest, config, packages, machines, notes)
+    if model is None:
+        return Prepared(spec, chosen, layout, manifest, config, packages, machines, notes)
+    fetched = fetch(model) if fetch else fetched_model(model, cache or cache_dir())
+    if fetched is None:
+        say(f"{ZOO}{model.name} is not here yet: a run fetches it once from {address(spec, model)}")
+    else:
+        check_fetched(fetched)
+        config = render_spec_config(spec, manifest, layout, fetched)
+    return Prepared(spec, chosen, layout, manifest, config, packages, machines, notes, fetched)
 
 
 def _told(package: Path) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gcpod.cache import cache_dir
 from gcpod.errors import AuthError, JobFailedError, NotFoundError, OutageError, StorageError
 from gcpod.jobs.logs import LogReader
 from gcpod.jobs.progress import read_progress
@@ -21,15 +22,19 @@ from gcpod.jobs.service import Jobs
 from gcpod.jobs.submit import Submitter
 from gcpod.jobs.watch import MAX_POLL_S, POLL_S, result
 from gcpod.layout import RunLayout
-from gcpod.prepare import Prepared, Workdir, prepare, write_config
+from gcpod.models.fetch import FetchedModel, fetch_model, in_words
+from gcpod.models.start import folder_in_bucket
+from gcpod.models.zoo import ZooModel
+from gcpod.prepare import Prepared, Workdir, prepare
 from gcpod.results.metrics import read_metrics
 from gcpod.results.report import RunResult, write_result
-from gcpod.results.tensorboard import Fetched, fetch_tensorboard
+from gcpod.results.tensorboard import fetch_tensorboard
 from gcpod.session import Session
 from gcpod.spec import Spec, whole_blocks
 from gcpod.status import JobInfo, JobState, Progress
+from gcpod.storage.mirror import Mirrored
 from gcpod.storage.objects import Objects
-from gcpod.storage.transfer import upload_files
+from gcpod.uploads import moved, upload_model, upload_run
 from gcpod.uris import GcsUri
 
 _CANCELLABLE = (JobState.QUEUED, JobState.PENDING, JobState.RUNNING)
@@ -105,11 +110,25 @@ class Run:
         bucket = self.session.settings.bucket_uri
         made = self.objects.ensure_bucket(bucket.bucket)
         self.reporter.say(f"bucket: gs://{bucket.bucket}" + (" (made)" if made else ""))
-        prepared = prepare(self.spec, self.session.settings, run_id=self._run_id, say=self.reporter.say)
+        prepared = prepare(
+            self.spec, self.session.settings, run_id=self._run_id, say=self.reporter.say, fetch=self._fetch_model,
+        )
         for note in prepared.notes:
             self.reporter.say(f"machine of {note}")
+        if prepared.fetched is not None:
+            plan = upload_model(self.objects, prepared.fetched, bucket)
+            self.reporter.say(f"model: {moved(plan)}: {folder_in_bucket(bucket, prepared.fetched.model)}")
         upload_run(self.objects, prepared, self.reporter.say)
         return prepared
+
+    def _fetch_model(self, model: ZooModel) -> FetchedModel:
+        import requests
+
+        with requests.Session() as http:
+            return fetch_model(
+                model, cache_dir(), http, base=self.spec.model.zoo_mirror, say=self.reporter.say, sleep=self.sleep,
+                progress=in_words(self.reporter.say, model.name),
+            )
 
     def submit(self, kind: Kind) -> JobInfo:
         """Uploads what is missing and submits one job, or finds it where it was submitted before.
@@ -123,7 +142,7 @@ class Run:
         self._submit(kind, prepared)
         return self.followed[kind].info
 
-    def fetch(self, out: Path | None = None) -> tuple[Path, Fetched]:
+    def fetch(self, out: Path | None = None) -> tuple[Path, Mirrored]:
         """Brings the run's event files up to date in a local folder, by default the run's own.
 
         Raises:
@@ -311,18 +330,3 @@ class Run:
 
 def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
-
-
-def upload_run(objects: Objects, prepared: Prepared, say: Callable[[str], None]) -> None:
-    """Makes the bucket hold a run's records, config, packages and checkpoint; the manifest last.
-
-    Raises:
-        StorageError, AuthError: the bucket cannot be written.
-    """
-    files = prepared.files(write_config(prepared))
-    plan = upload_files(objects, files, prepared.layout.root)
-    objects.write(prepared.layout.manifest, prepared.manifest.to_json().encode())
-    moved = f"uploaded {len(plan.uploads)} files ({plan.bytes / 1e6:.1f} MB), {len(plan.unchanged)} were there"
-    say(f"{moved}: {prepared.layout.root}")
-
-

@@ -6,6 +6,7 @@ Another endpoint, such as the local cloud's, is only another Session.
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import warnings
@@ -146,6 +147,8 @@ class Session:
     @cached_property
     def storage(self) -> Any:
         """A google.cloud.storage.Client."""
+        # Else a session's first request is followed by one for the bucket's metadata, whoever may read it or pays.
+        os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
         from google.cloud import storage
 
         if not self.is_local:

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gcpod.errors import AuthError, SpecError
-from gcpod.spec import Spec
+from gcpod.spec import Spec, StorageSpec
 from gcpod.uris import GcsUri
 
 ENDPOINT_VARIABLE = "GCPOD_ENDPOINT"
@@ -49,6 +49,7 @@ class Settings:
     bucket: Setting
     credentials: Setting
     endpoint: Setting
+    storage: StorageSpec = StorageSpec()
 
     @property
     def bucket_uri(self) -> GcsUri:
@@ -112,7 +113,7 @@ def resolve(
         region = _first("region", spec.region, env, REGION_VARIABLES, gcloud, ("ai/region", "compute/region"), name)
     bucket = Setting(spec.bucket, "gcpod.yaml") if spec.bucket else Setting(_default_bucket(project.value), "project")
     GcsUri.parse(bucket.value)
-    return Settings(project, region, bucket, _credentials(spec, env, where), where)
+    return Settings(project, region, bucket, _credentials(spec, env, where), where, spec.storage)
 
 
 def _default_bucket(project: str) -> str:

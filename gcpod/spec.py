@@ -80,6 +80,9 @@ METRICS = ("coco_detection_metrics", "coco_mask_metrics", "pascal_voc_detection_
            "weighted_pascal_voc_detection_metrics", "oid_challenge_detection_metrics")
 """Names of EVAL_METRICS_CLASS_DICT in object_detection/eval_util.py."""
 
+STORAGE_CLASSES = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
+"""https://cloud.google.com/storage/docs/storage-classes"""
+
 FORMATS = ("auto", "voc", "vott1", "csv", "openimages", "coco", "yolo", "tfrecord")
 
 
@@ -109,10 +112,13 @@ class ModelSpec:
     template: str = _key("ssd_mobilenet_v2", "a built-in pipeline config, or the path of your own template")
     image_size: int | None = _key(None, "input width and height in pixels; empty: the template's", min=64, max=2048)
     depth_multiplier: float | None = _key(None, "width of the backbone; empty: the template's", min=0.1, max=2.0)
-    fine_tune_checkpoint: str | None = _key(None, "checkpoint prefix to start from, gs:// or local; empty: none")
-    fine_tune_checkpoint_type: str = _key(
-        "detection", "what the checkpoint restores", choices=("detection", "classification", "full"),
+    fine_tune_checkpoint: str | None = _key(None, "what to start from: zoo:NAME of `gcpod model list`, or a "
+                                            "checkpoint's prefix, gs:// or local; empty: none")
+    fine_tune_checkpoint_type: str | None = _key(
+        None, "what the checkpoint restores; empty: detection, or what the zoo says",
+        choices=("detection", "classification", "full"),
     )
+    zoo_mirror: str | None = _key(None, "address to fetch zoo:NAME from, as https://HOST/FOLDER; empty: the zoo's own")
     set: Mapping[str, str] | None = _key(None, "any other field of the config, as `train_config.batch_size: 16`; "
                                          "empty: none", scalars=True)
 
@@ -154,10 +160,19 @@ class ExportSpec:
 class RuntimeSpec:
     """What the jobs run in."""
 
-    name: str = _key("tf2.12", "a runtime of `gcpod runtime list`")
+    name: str = _key("tf2.15", "a runtime of `gcpod runtime list`")
     mode: str = _key("container", "container: your trainer image; package: Python packages on a prebuilt image",
                      choices=("container", "package"))
     image: str | None = _key(None, "image URI; empty: the trainer image in your project's Artifact Registry")
+
+
+@dataclass(frozen=True)
+class StorageSpec:
+    """What new objects get, and who pays for requests."""
+
+    user_project: str | None = _key(None, "project billed for a requester-pays bucket; empty: its owner pays")
+    kms_key: str | None = _key(None, "customer-managed key, projects/…/cryptoKeys/KEY; empty: the bucket's default")
+    storage_class: str | None = _key(None, "of new objects; empty: the bucket's default", choices=STORAGE_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -178,6 +193,7 @@ class Spec:
     bucket: str | None = _key(None, "gs://BUCKET or gs://BUCKET/FOLDER; empty: gs://PROJECT-gcpod")
     credentials: str | None = _key(None, "service account key file; empty: Application Default Credentials")
     service_account: str | None = _key(None, "identity the jobs run as; empty: Vertex AI's own")
+    storage: StorageSpec = _key(StorageSpec(), "what new objects get, and who pays for requests")
     data: DataSpec = _key(DataSpec(), "the labelled images")
     model: ModelSpec = _key(ModelSpec(), "the detector")
     train: TrainSpec = _key(TrainSpec(), "the training job")

@@ -23,6 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
     "beam storage",
     "jobs results",
     "prepare",
+    "uploads",
     "checks runner demo",
     "api",
     "cli",

@@ -26,6 +26,8 @@ _COMMANDS = {
     "config": ("gcpod.cli.config", "Render and check pipeline configs; show the settings in force."),
     "model": ("gcpod.cli.model", "List, fetch and upload pretrained detectors."),
     "package": ("gcpod.cli.package", "Build the packages that a job imports, and try them in the runtime."),
+    "copy": ("gcpod.cli.copy", "Copy folders and files to and from a bucket: only what differs, checked."),
+    "bucket": ("gcpod.cli.bucket", "Make the bucket that the jobs need, and look at one that is there."),
     "upload": ("gcpod.cli.steps", "Put records, config and packages into the bucket."),
     "submit": ("gcpod.cli.steps", "Submit one job: train, eval or export."),
     "jobs": ("gcpod.cli.jobs", "List, show, wait for and cancel jobs; read their logs."),

@@ -65,7 +65,7 @@ def fetch(name: str, base: str | None, as_json: bool) -> None:
     if as_json:
         print_json(_facts(found, str(found.prefix)))
         return
-    _advise(found, str(found.prefix))
+    _advise(found, str(found.prefix), base)
 
 
 @model.command()
@@ -75,26 +75,25 @@ def fetch(name: str, base: str | None, as_json: bool) -> None:
 @json_option
 def upload(name: str, file: Path, local: bool, endpoint: str | None, base: str | None, as_json: bool) -> None:
     """Put a model's checkpoint into the bucket, fetching it first where it is not here."""
-    from gcpod.api import LOCAL_PATIENCE_S, connect, settings_of
-    from gcpod.storage.objects import PATIENCE_S, Objects
-    from gcpod.storage.plan import local_file
-    from gcpod.storage.transfer import upload_files
+    from gcpod.api import connect, objects_of, settings_of
+    from gcpod.models.start import folder_in_bucket
+    from gcpod.uploads import upload_model
 
     spec = load_if_there(file)
     # What is missing there is to be said before a hundred megabytes are fetched.
     settings_of(spec, local=local, endpoint=endpoint)
     found = _fetch(name, base, as_json)
     session = connect(spec, local=local, endpoint=endpoint)
-    objects = Objects(session, LOCAL_PATIENCE_S if session.is_local else PATIENCE_S)
-    objects.ensure_bucket(session.settings.bucket_uri.bucket)
-    folder = session.settings.bucket_uri / "models" / found.model.name
-    done = upload_files(objects, [local_file(path, folder / path.name) for path in found.files], folder)
-    prefix = str(folder / found.prefix.name)
+    objects = objects_of(session)
+    bucket = session.settings.bucket_uri
+    objects.ensure_bucket(bucket.bucket)
+    done = upload_model(objects, found, bucket)
+    prefix = str(folder_in_bucket(bucket, found.model) / found.prefix.name)
     if as_json:
         print_json(_facts(found, prefix) | {"uploaded": len(done.uploads), "unchanged": len(done.unchanged)})
         return
     click.echo(f"uploaded {len(done.uploads)} files ({done.bytes} bytes), {len(done.unchanged)} were there", err=True)
-    _advise(found, prefix)
+    _advise(found, prefix, base)
 
 
 def _fetch(name: str, base: str | None, as_json: bool) -> FetchedModel:
@@ -112,26 +111,37 @@ def _fetch(name: str, base: str | None, as_json: bool) -> FetchedModel:
 
 
 def _facts(found: FetchedModel, prefix: str) -> dict[str, Any]:
+    from gcpod.models.start import ZOO
+
     return {
-        "name": found.model.name, "fine_tune_checkpoint": prefix,
+        "name": found.model.name, "zoo": f"{ZOO}{found.model.name}", "fine_tune_checkpoint": prefix,
         "fine_tune_checkpoint_type": found.model.fine_tune_checkpoint_type,
         "fine_tune_checkpoint_version": found.fine_tune_checkpoint_version, "template": found.model.template,
         "pipeline_config": found.pipeline_config, "sha256": found.sha256,
     }
 
 
-def _advise(found: FetchedModel, prefix: str) -> None:
-    """The prefix on a line of its own, then what gcpod.yaml needs to start from it."""
-    import yaml
+def _advise(found: FetchedModel, prefix: str, base: str | None) -> None:
+    """The prefix on a line of its own, then what gcpod.yaml needs to start from it, and how a run does it all."""
+    from gcpod.models.start import ZOO
 
-    keys = {
-        "template": found.model.template, "fine_tune_checkpoint": prefix,
-        "fine_tune_checkpoint_type": found.model.fine_tune_checkpoint_type,
-    }
     click.echo(prefix)
     kind = "1" if found.fine_tune_checkpoint_version == "V1" else "2"
     click.echo(f"\n# in gcpod.yaml; the checkpoint is of TensorFlow {kind}")
-    click.echo(yaml.safe_dump({"model": keys}, sort_keys=False, width=10_000), nl=False)
+    click.echo(_yaml({"model": {
+        "template": found.model.template, "fine_tune_checkpoint": prefix,
+        "fine_tune_checkpoint_type": found.model.fine_tune_checkpoint_type,
+    }}), nl=False)
+    if kind == "2":  # Runs train by TensorFlow 2.
+        keys = {"fine_tune_checkpoint": f"{ZOO}{found.model.name}"} | ({"zoo_mirror": base} if base else {})
+        click.echo("\n# or in place of the last two; a run then fetches and uploads the model itself, once")
+        click.echo("".join(f"#   {line}\n" for line in _yaml(keys).splitlines()), nl=False)
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(values, sort_keys=False, width=10_000)
 
 
 @contextmanager

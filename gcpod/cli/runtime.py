@@ -86,12 +86,11 @@ def build(
             raise click.UsageError("--out writes a folder and takes neither a cloud nor --again nor --json")
         _write(found, kind, out)
         return
-    from gcpod.api import LOCAL_PATIENCE_S, connect
+    from gcpod.api import connect
     from gcpod.jobs.builds import ImageBuilder
-    from gcpod.storage.objects import Objects
 
     session = connect(load_if_there(file), local=local, endpoint=endpoint)
-    objects = Objects(session, LOCAL_PATIENCE_S) if session.is_local else Objects(session)
+    objects = objects_of(session)
     patience_s = LOCAL_PATIENCE_S if session.is_local else math.inf
     builder = ImageBuilder(session, objects, lambda line: click.echo(line, err=True), patience_s=patience_s)
     image = builder.build(found, kind, again)

@@ -19,6 +19,7 @@ from gcpod.localcloud.storage_common import (
     conditions,
     location_type,
     number,
+    paid,
     patched,
     project_number,
     storage_handler,
@@ -55,6 +56,7 @@ def storage_api(store: Store) -> Api:
     }
     for name, function in handlers.items():
         api.handler(f"storage.{name}")(storage_handler(function))
+    api.handlers = {name: paid(store, handler) for name, handler in api.handlers.items()}
     return api
 
 

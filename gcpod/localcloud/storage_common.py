@@ -30,6 +30,7 @@ from gcpod.localcloud.records import (
     UploadCancelledError,
     UploadGoneError,
 )
+from gcpod.localcloud.store import Store
 
 OBJECT_SETTINGS = (
     "acl",
@@ -106,6 +107,21 @@ def storage_handler(function: Callable[[Call], Reply]) -> Callable[[Call], Reply
             raise to_api_error(refusal) from None
 
     return guarded
+
+
+def paid(store: Store, function: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
+    """Refuses requests to a requester-pays bucket that name no project to bill
+    (https://cloud.google.com/storage/docs/requester-pays); an upload under way was paid for when it began.
+    """
+
+    @functools.wraps(function)
+    def billed(call: Call) -> Reply:
+        named = call.query.get("userProject") or call.headers.get("x-goog-user-project")
+        if not named and "upload_id" not in call.query and store.requester_pays(call.path.get("bucket", "")):
+            raise ApiError(400, "Bucket is requester pays bucket but no user project provided.", "required")
+        return function(call)
+
+    return billed
 
 
 def conditions(query: QueryParams, prefix: str = "if") -> Preconditions:

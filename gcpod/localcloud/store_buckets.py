@@ -45,6 +45,7 @@ class BucketStore:
         self.blobs = Blobs(root / "blobs")
         used = self.database.used_blobs()
         self.blobs.sweep(used.__contains__)
+        self._paying = {bucket.name for bucket in self.buckets() if _requester_pays(bucket)}
 
     def close(self) -> None:
         """Closes the database."""
@@ -65,7 +66,15 @@ class BucketStore:
             if change.bucket(name) is not None:
                 raise BucketExistsError
             change.put_bucket(bucket)
+        self._note(bucket)
         return bucket
+
+    def requester_pays(self, name: str) -> bool:
+        """Whether requests to a bucket have to name a project to bill; kept in memory, for every request asks."""
+        return name in self._paying
+
+    def _note(self, bucket: Bucket) -> None:
+        (self._paying.add if _requester_pays(bucket) else self._paying.discard)(bucket.name)
 
     def bucket(self, name: str, conditions: Preconditions = NO_CONDITIONS) -> Bucket:
         """Looks a bucket up.
@@ -96,6 +105,7 @@ class BucketStore:
                 found, settings=edit(found.settings), metageneration=found.metageneration + 1, updated_us=self.clock()
             )
             change.put_bucket(bucket)
+        self._note(bucket)
         return bucket
 
     def delete_bucket(self, name: str, conditions: Preconditions = NO_CONDITIONS) -> None:
@@ -110,6 +120,11 @@ class BucketStore:
             if change.objects(name, "", True, None, 1):
                 raise BucketNotEmptyError
             change.drop_bucket(name)
+        self._paying.discard(name)
+
+
+def _requester_pays(bucket: Bucket) -> bool:
+    return bool((bucket.settings.get("billing") or {}).get("requesterPays"))
 
 
 def present(bucket: Bucket | None) -> Bucket:

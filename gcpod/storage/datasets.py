@@ -17,9 +17,10 @@ from gcpod.data.plan import DatasetPlan
 from gcpod.data.store import FolderStore
 from gcpod.errors import DataError, StorageError
 from gcpod.records import Writable
+from gcpod.storage.known import local_files
 from gcpod.storage.objects import ObjectInfo, Objects
-from gcpod.storage.plan import Upload, local_file
-from gcpod.storage.transfer import upload_files, upload_one
+from gcpod.storage.plan import Upload
+from gcpod.storage.transfer import send_all, upload_files
 from gcpod.uris import GcsUri
 
 _DIGEST: Final = "gcpod-digest"
@@ -59,10 +60,10 @@ def build_and_upload(
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     names = [*(shard.name for shard in manifest.shards), manifest.label_map]
-    upload_files(objects, [local_file(manifest.folder / name, to / name) for name in names], to)
+    upload_files(objects, local_files([(manifest.folder / name, to / name) for name in names]), to)
     before = _manifest_in(objects, to)
     # Last, as in the folder: while it is there, all it names is there.
-    upload_files(objects, [local_file(manifest.folder / MANIFEST_NAME, to / MANIFEST_NAME)], to)
+    upload_files(objects, local_files([(manifest.folder / MANIFEST_NAME, to / MANIFEST_NAME)]), to)
     _remove_stale(objects, to, before, manifest)
     return manifest
 
@@ -107,10 +108,9 @@ class _Mirrored(FolderStore):
             self._there = {one.uri: one for one in self._objects.list(self._to)}
         there = self._there.get(self._to / info.name)
         if there is None or there.crc32c != info.crc32c:
-            file = local_file(self.aside(plan) / info.name, self._to / info.name)
+            (file,) = local_files([(self.aside(plan) / info.name, self._to / info.name)])
             upload = Upload(file, there.generation if there else 0)
-            client, retry = self._objects.session.storage, self._objects.retry
-            self._moving.append(self._pool.submit(upload_one, client, upload, retry))
+            self._moving.append(self._pool.submit(send_all, self._objects, [upload]))
 
     def publish(self, plan: DatasetPlan, manifest: DatasetManifest) -> DatasetManifest:
         for moved in self._moving:

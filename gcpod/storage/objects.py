@@ -11,14 +11,15 @@ from typing import Any
 
 from gcpod.errors import AuthError, GcpodError, OutageError, StorageError
 from gcpod.session import Session
+from gcpod.storage.traffic import PATIENCE_S
 from gcpod.uris import GcsUri
 
 TIMEOUT_S = 60.0
-PATIENCE_S = 120.0
-"""How long one call is tried again while the service is out of reach."""
+_LISTED = "items(name,size,generation,crc32c,metadata),nextPageToken"
 CHUNK_BYTES = 8 << 20
 """A multiple of 256 KiB (https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload)."""
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that pass by themselves (https://cloud.google.com/storage/docs/retry-strategy#retryable)."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def translated(tried: str, on: object) -> Iterator[None]:
     except GcpodError:
         raise
     except GoogleAPICallError as e:
-        raise _coded(tried, on, int(e.code or 0), e.message) from e
+        raise coded(tried, on, int(e.code or 0), e.message) from e
     except InvalidResponse as e:
-        raise _coded(tried, on, int(e.response.status_code), str(e.args[0])) from e
+        raise coded(tried, on, int(e.response.status_code), str(e.args[0])) from e
     except GoogleAuthError as e:
         raise AuthError(tried, on, str(e).splitlines()[0], "run `gcloud auth application-default login`") from e
     except DataCorruption as e:
@@ -70,13 +71,16 @@ def translated(tried: str, on: object) -> Iterator[None]:
         raise OutageError(tried, on, f"no answer ({type(e).__name__})", "check the network and run it again") from e
 
 
-def _coded(tried: str, on: object, status: int, message: str) -> GcpodError:
+def coded(tried: str, on: object, status: int, message: str) -> GcpodError:
+    """The error for a status that Cloud Storage answered with."""
     text = (message.splitlines() or [""])[0][:300]
     found = f"the service answered {status}: {text}"
     if status in (401, 403):
         return AuthError(tried, on, found, "grant roles/storage.objectAdmin on the bucket")
-    if status in _PASSING:
+    if status in PASSING:
         return OutageError(tried, on, found, "wait and run the command again")
+    if status == 400 and "requester pays" in text.lower():
+        return StorageError(tried, on, found, "name the project that pays as storage.user_project in gcpod.yaml")
     fix = "check the bucket's name, or let `gcpod run` make it" if status == 404 else "run the command again"
     return StorageError(tried, on, found, fix)
 
@@ -117,7 +121,10 @@ class Objects:
         return DEFAULT_RETRY.with_timeout(self.patience_s)
 
     def _blob(self, uri: GcsUri) -> Any:
-        return self.session.storage.bucket(uri.bucket).blob(uri.name)
+        return self._bucket(uri.bucket).blob(uri.name, kms_key_name=self.session.settings.storage.kms_key)
+
+    def _bucket(self, name: str) -> Any:
+        return self.session.storage.bucket(name, user_project=self.session.settings.storage.user_project)
 
     def ensure_bucket(self, name: str) -> bool:
         """Makes the bucket in the session's region where it is missing; returns whether it was made.
@@ -127,26 +134,13 @@ class Objects:
         Raises:
             StorageError, AuthError: it can be neither found nor made.
         """
-        from google.api_core.exceptions import Conflict, Forbidden, NotFound
+        from gcpod.storage.buckets import HiddenBucketError, create_bucket
 
-        client = self.session.storage
-        with translated("looking for the bucket", f"gs://{name}"):
-            try:
-                client.get_bucket(name, timeout=TIMEOUT_S, retry=self.retry)
-                return False
-            except Forbidden:
-                # Who may write objects need not be allowed to read the bucket itself; the first write will tell.
-                return False
-            except NotFound:
-                pass
-        with translated("making the bucket", f"gs://{name}"):
-            bucket = client.bucket(name)
-            bucket.iam_configuration.uniform_bucket_level_access_enabled = True
-            try:
-                client.create_bucket(bucket, location=self.session.region, timeout=TIMEOUT_S, retry=self.retry)
-            except Conflict:
-                return False
-        return True
+        try:
+            return create_bucket(self.session, name, retry=self.retry)[1]
+        except HiddenBucketError:
+            # Who may write objects need not be allowed to read the bucket itself; the first write will tell.
+            return False
 
     def read(self, uri: GcsUri) -> Content | None:
         """The bytes of an object and their generation; None when there is none."""
@@ -231,18 +225,23 @@ class Objects:
         with translated("looking for", uri):
             return bool(self._blob(uri).exists(timeout=TIMEOUT_S, retry=self.retry))
 
+    def list_exactly(self, uri: GcsUri) -> list[ObjectInfo]:
+        """The object of that very name, if it is there."""
+        return [info for info in self._listed(uri, uri.name, uri.name + "!") if info.uri == uri]
+
+    def _listed(self, uri: GcsUri, prefix: str, before: str | None = None) -> Iterator[ObjectInfo]:
+        with translated("listing", uri):
+            blobs = self._bucket(uri.bucket).list_blobs(
+                prefix=prefix or None, end_offset=before, fields=_LISTED, timeout=TIMEOUT_S, retry=self.retry,
+            )
+            for b in blobs:
+                yield ObjectInfo(
+                    GcsUri(uri.bucket, b.name), int(b.size), int(b.generation), b.crc32c or "", b.metadata or {},
+                )
+
     def list(self, prefix: GcsUri) -> list[ObjectInfo]:
         """Everything below a prefix, without the empty "directory" objects that TensorFlow writes."""
-        with translated("listing", prefix):
-            blobs = self.session.storage.list_blobs(
-                prefix.bucket, prefix=prefix.prefix or None, timeout=TIMEOUT_S, retry=self.retry,
-            )
-            return [
-                ObjectInfo(
-                    GcsUri(prefix.bucket, b.name), int(b.size), int(b.generation), b.crc32c or "", b.metadata or {},
-                )
-                for b in blobs if not b.name.endswith("/")
-            ]
+        return [info for info in self._listed(prefix, prefix.prefix) if not info.uri.name.endswith("/")]
 
     def fetch(self, uri: GcsUri, generation: int, start: int, into: Path) -> bool:
         """Writes an object's bytes from ``start`` to a file; False when that generation is gone by now."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gcpod.checksums import file_crc32c
 from gcpod.storage.objects import ObjectInfo
 from gcpod.uris import GcsUri
 
@@ -39,10 +38,6 @@ class UploadPlan:
     @property
     def bytes(self) -> int:
         return sum(u.file.size for u in self.uploads)
-
-
-def local_file(path: Path, uri: GcsUri) -> LocalFile:
-    return LocalFile(path, uri, path.stat().st_size, file_crc32c(path))
 
 
 def plan_upload(files: Iterable[LocalFile], there: Iterable[ObjectInfo]) -> UploadPlan:

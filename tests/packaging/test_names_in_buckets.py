@@ -13,8 +13,8 @@ from gcpod.packaging.sdist import Sdist, pack
 from gcpod.session import Session
 from gcpod.settings import resolve
 from gcpod.spec import Spec
+from gcpod.storage.known import local_files
 from gcpod.storage.objects import Objects
-from gcpod.storage.plan import local_file
 from gcpod.storage.transfer import upload_files
 from gcpod.uris import GcsUri
 
@@ -35,7 +35,7 @@ def data(tmp_path: Path) -> bytes:
 
 
 def test_an_unchanged_package_is_uploaded_once_and_read_back_everywhere(tmp_path: Path, data: bytes) -> None:
-    file = local_file(tmp_path / LABELLED.filename, FOLDER / LABELLED.filename)
+    (file,) = local_files([(tmp_path / LABELLED.filename, FOLDER / LABELLED.filename)])
     with LocalCloud(tmp_path / "cloud") as cloud:
         session = Session(resolve(Spec(), endpoint=cloud.url, environ={}, home=Path()))
         objects = Objects(session)

@@ -19,10 +19,11 @@ from gcpod.localcloud.server import LocalCloud
 from gcpod.results.events import Scalar, event_scalars, read_scalars
 from gcpod.results.metrics import read_metrics, to_metrics
 from gcpod.results.report import RunResult, write_result
-from gcpod.results.tensorboard import Fetched, fetch_tensorboard
+from gcpod.results.tensorboard import fetch_tensorboard
 from gcpod.session import Session
 from gcpod.settings import resolve
 from gcpod.spec import Spec
+from gcpod.storage.mirror import Mirrored
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
 from tests.quick_trainer import scalar_event
@@ -113,10 +114,10 @@ def test_only_new_bytes_travel(objects: Objects, tmp_path: Path) -> None:
     first, second = scalar_event(1, "DetectionBoxes_Precision/mAP", 0.5), scalar_event(2, "x", 1.0)
     objects.write(name, first)
     objects.write(EVENTS / "checkpoint", b"no event file")
-    assert fetch_tensorboard(objects, EVENTS, tmp_path) == Fetched(1, len(first))
-    assert fetch_tensorboard(objects, EVENTS, tmp_path) == Fetched(0, 0)
+    assert fetch_tensorboard(objects, EVENTS, tmp_path) == Mirrored(1, len(first))
+    assert fetch_tensorboard(objects, EVENTS, tmp_path) == Mirrored(0, 0)
     objects.write(name, first + second)
-    assert fetch_tensorboard(objects, EVENTS, tmp_path) == Fetched(1, len(second))
+    assert fetch_tensorboard(objects, EVENTS, tmp_path) == Mirrored(1, len(second))
     assert (tmp_path / "eval" / "events.out.tfevents.1").read_bytes() == first + second
     assert [m.ap for m in read_metrics(tmp_path)] == [0.5]
     assert not list(tmp_path.rglob("*.part"))
@@ -128,7 +129,8 @@ def test_a_file_that_was_replaced_or_spoilt_is_fetched_anew(objects: Objects, tm
     objects.write(name, b"a" * 50)
     fetch_tensorboard(objects, model, tmp_path)
     objects.write(name, b"b" * 80)
-    assert fetch_tensorboard(objects, model, tmp_path).bytes == 80
+    # 30 bytes that do not fit behind those that are there, then all of them.
+    assert fetch_tensorboard(objects, model, tmp_path).bytes == 30 + 80
     (tmp_path / "train" / "events.out.tfevents.9").write_bytes(b"c" * 80)
     assert fetch_tensorboard(objects, model, tmp_path).bytes == 80
     assert (tmp_path / "train" / "events.out.tfevents.9").read_bytes() == b"b" * 80

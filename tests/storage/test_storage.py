@@ -16,9 +16,10 @@ from gcpod.localcloud.server import LocalCloud
 from gcpod.session import Session
 from gcpod.settings import resolve
 from gcpod.spec import Spec
+from gcpod.storage.known import local_files
 from gcpod.storage.objects import ObjectInfo, Objects
-from gcpod.storage.plan import local_file, plan_upload
-from gcpod.storage.transfer import upload_files
+from gcpod.storage.plan import plan_upload
+from gcpod.storage.transfer import Progress, upload_files
 from gcpod.uris import GcsUri
 
 ROOT = GcsUri("bench", "runs/r")
@@ -114,12 +115,13 @@ def test_an_unchanged_tree_is_not_sent_again(objects: Objects, tmp_path: Path) -
     for number in range(20):
         path = tmp_path / f"file {number}#?.bin"
         path.write_bytes(bytes([number]) * 1000)
-        files.append(local_file(path, ROOT / "tree" / path.name))
-    moved: list[str] = []
-    first = upload_files(objects, files, ROOT / "tree", lambda file: moved.append(file.path.name))
-    assert (len(first.uploads), first.bytes, len(moved)) == (20, 20_000, 20)
+        files += local_files([(path, ROOT / "tree" / path.name)])
+    told: list[Progress] = []
+    first = upload_files(objects, files, ROOT / "tree", told.append)
+    assert (len(first.uploads), first.bytes) == (20, 20_000)
+    assert told[-1] == Progress(20, 20, 20_000, 20_000)
     files[3].path.write_bytes(b"other")
-    files[3] = local_file(files[3].path, files[3].uri)
+    files[3:4] = local_files([(files[3].path, files[3].uri)])
     second = upload_files(objects, files, ROOT / "tree")
     assert [upload.file for upload in second.uploads] == [files[3]]
     assert len(second.unchanged) == 19
@@ -131,7 +133,7 @@ def test_an_upload_whose_reply_is_lost_is_there_once(objects: Objects, faults: F
     path = tmp_path / "big.bin"
     path.write_bytes(b"x" * 100_000)
     faults.statuses = [503, 500]
-    upload_files(objects, [local_file(path, ROOT / "lossy" / "big.bin")], ROOT / "lossy")
+    upload_files(objects, local_files([(path, ROOT / "lossy" / "big.bin")]), ROOT / "lossy")
     (info,) = objects.list(ROOT / "lossy")
     assert info.crc32c == base64.b64encode(google_crc32c.Checksum(b"x" * 100_000).digest()).decode()
 
@@ -139,9 +141,9 @@ def test_an_upload_whose_reply_is_lost_is_there_once(objects: Objects, faults: F
 def test_bytes_that_do_not_match_their_checksum_are_refused_and_not_stored(objects: Objects, tmp_path: Path) -> None:
     path = tmp_path / "changing.bin"
     path.write_bytes(b"before")
-    file = local_file(path, ROOT / "changed" / "changing.bin")
+    (file,) = local_files([(path, ROOT / "changed" / "changing.bin")])
     path.write_bytes(b"after!")
-    with pytest.raises(StorageError, match="uploading gs://bench/runs/r/changed/"):
+    with pytest.raises(StorageError, match=r"changing\.bin: it changed while it was sent"):
         upload_files(objects, [file], ROOT / "changed")
     assert objects.list(ROOT / "changed") == []
 
@@ -149,7 +151,7 @@ def test_bytes_that_do_not_match_their_checksum_are_refused_and_not_stored(objec
 def test_the_plan_compares_size_and_checksum(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"abc")
-    file = local_file(path, ROOT / "a")
+    (file,) = local_files([(path, ROOT / "a")])
     same = ObjectInfo(file.uri, 3, 5, file.crc32c)
     assert plan_upload([file], [same]).uploads == ()
     assert plan_upload([file], [replace(same, crc32c="AAAAAA==")]).uploads[0].generation == 5

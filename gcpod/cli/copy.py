@@ -1,0 +1,97 @@
+"""copy: files between this machine and a bucket."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gcpod.cli.common import cloud_options, json_option, load_if_there, print_json
+from gcpod.errors import SpecError
+
+if TYPE_CHECKING:
+    from gcpod.storage.transfer import Tell
+    from gcpod.storage.tree import Symlinks
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+@click.command()
+@click.argument("source")
+@click.argument("target")
+@cloud_options
+@json_option
+@click.option("--dry-run", is_flag=True, help="Only tell what would move.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--workers", type=click.IntRange(1, 256), help="Connections at once; otherwise found by measuring.")
+@click.option("--limit", metavar="RATE", help="Bytes a second at the most, such as 500k or 2M.")
+@click.option("--parts", type=click.IntRange(1, 32), default=1, show_default=True,
+              help="Send files of 64 MiB and more in so many parts at once.")
+@click.option("--stall", type=click.FloatRange(1, 3600), default=30.0, show_default=True,
+              help="Seconds after which a connection that moves nothing is closed.")
+@click.option("--symlinks", type=click.Choice(["refuse", "follow", "skip"]), default="refuse", show_default=True,
+              help="What becomes of links in a local folder.")
+def copy(
+    source: str, target: str, file: Path, local: bool, endpoint: str | None, as_json: bool, dry_run: bool, quiet: bool,
+    workers: int | None, limit: str | None, parts: int, stall: float, symlinks: Symlinks,
+) -> None:
+    """Make TARGET hold what SOURCE holds; one of them is gs://BUCKET/PATH, the other a local folder or file.
+
+    What is there already, by size and checksum, does not move; what was begun goes on. Nothing is deleted.
+    """
+    from gcpod.api import copy as copy_files
+    from gcpod.storage.traffic import TransferOptions
+
+    options = TransferOptions(workers=workers, rate_bytes=_rate(limit), parts=parts, stall_s=stall)
+    with _bar(as_json or quiet) as tell:
+        done = copy_files(
+            source, target, load_if_there(file), local=local, endpoint=endpoint, options=options, symlinks=symlinks,
+            dry_run=dry_run, tell=tell,
+        )
+    if as_json:
+        print_json({"moved": [{"source": one, "target": other} for one, other in done.moving], "bytes": done.bytes,
+                    "unchanged": done.unchanged, "dry_run": dry_run})
+        return
+    if quiet:
+        return
+    if dry_run:
+        for one, other in done.moving:
+            click.echo(f"{one} -> {other}")
+    verb = "would move" if dry_run else "moved"
+    click.echo(f"{verb} {len(done.moving)} files ({done.bytes} bytes), {done.unchanged} were there", err=True)
+
+
+def _rate(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([kMG]?)", text)
+    rate = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if rate <= 0:
+        raise SpecError("reading --limit", text, "it is no rate", "give bytes a second, such as 500k, 2M or 1.5M")
+    return rate
+
+
+@contextmanager
+def _bar(silent: bool) -> Iterator[Tell]:
+    """Bytes, rate and time left on a terminal; nothing elsewhere."""
+    if silent or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None)
+
+        def tell(now: Any) -> None:
+            bars.update(task, description=f"{now.files}/{now.all_files}", completed=now.bytes, total=now.all_bytes)
+
+        yield tell

@@ -1,0 +1,94 @@
+"""Trying again: which failures pass, how long is waited, and when it is enough."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from gcpod.errors import OutageError
+from gcpod.storage.channel import Answer, BrokenError
+from gcpod.storage.objects import PASSING, coded
+from gcpod.storage.traffic import LONGEST_PAUSE_S, Traffic
+
+_Result = TypeVar("_Result")
+
+
+class AgainError(Exception):
+    """Raised by an attempt that another may mend; ``wait_s`` is what the service asks for."""
+
+    def __init__(self, found: str, wait_s: float | None = None) -> None:
+        super().__init__(found)
+        self.wait_s = wait_s
+
+
+class Patience:
+    """Repeats attempts at one thing until it is done, or until it got no further for `TransferOptions.patience_s`.
+
+    Args:
+        traffic: clock, pauses and the limit.
+        tried, on: for the error.
+    """
+
+    def __init__(self, traffic: Traffic, tried: str, on: object) -> None:
+        self.traffic, self.tried, self.on = traffic, tried, on
+        self._since: float | None = None
+        self._failures = 0
+
+    def progressed(self) -> None:
+        """Something arrived for good: patience begins anew."""
+        self._since, self._failures = None, 0
+
+    def run(self, attempt: Callable[[], _Result]) -> _Result:
+        """The result of the first attempt that gives one.
+
+        Raises:
+            OutageError: patience ended.
+        """
+        while True:
+            try:
+                return attempt()
+            except AgainError as e:
+                self._pause(str(e), e.wait_s)
+            except BrokenError as e:
+                # A connection that the service closed while it was idle says nothing about the service.
+                self._pause(str(e), 0.0 if e.stale and not self._failures else None)
+
+    def _pause(self, found: str, wait_s: float | None) -> None:
+        now = self.traffic.clock()
+        self._since = now if self._since is None else self._since
+        self._failures += 1
+        longest = min(LONGEST_PAUSE_S, self.traffic.options.pause_s * 2 ** min(self._failures - 1, 16))
+        pause = longest * (0.5 + self.traffic.spread() / 2) if wait_s is None else wait_s
+        limit = self.traffic.options.patience_s
+        if now + pause - self._since > limit:
+            raise OutageError(self.tried, self.on, f"{found}, and so for {now - self._since:.0f} s",
+                              "check the network and run the command again: it goes on where it stopped")
+        self.traffic.pause(pause)
+
+
+def checked(answer: Answer, tried: str, on: object, *fine: int) -> Answer:
+    """An answer whose status is 200 or one of ``fine``.
+
+    Raises:
+        AgainError: 408, 429 or 5xx.
+        AuthError: 401 or 403.
+        StorageError: any other status.
+    """
+    if answer.status == 200 or answer.status in fine:
+        return answer
+    if answer.status in PASSING:
+        raise AgainError(f"the service answered {answer.status}", retry_after(answer.headers.get("retry-after", "")))
+    raise coded(tried, on, answer.status, answer.message)
+
+
+def retry_after(text: str, now: Callable[[], float] = time.time) -> float | None:
+    """Seconds, given as such or as a date (RFC 9110, 10.2.3); None for anything else."""
+    if re.fullmatch(r"\d{1,9}", text):
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now())
+    except (ValueError, TypeError, OverflowError):
+        return None

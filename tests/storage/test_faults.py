@@ -1,0 +1,426 @@
+"""Every fault that a network or a service can have, in every request of a transfer: the right bytes lie there, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from gcpod.checksums import file_crc32c
+from gcpod.errors import AuthError, OutageError, StorageError
+from gcpod.localcloud.server import LocalCloud
+from gcpod.session import Session
+from gcpod.settings import resolve
+from gcpod.spec import Spec
+from gcpod.storage.known import local_files
+from gcpod.storage.mirror import mirror
+from gcpod.storage.objects import Objects
+from gcpod.storage.receive import Download
+from gcpod.storage.traffic import TransferOptions
+from gcpod.storage.transfer import fetch_all, upload_files
+from gcpod.uris import GcsUri
+
+from .faulty import Faulty
+from .faulty_faults import (
+    Action,
+    Alter,
+    AlterRequest,
+    CutReply,
+    CutRequest,
+    Fault,
+    Operation,
+    ResetAfter,
+    ResetBefore,
+    ShortReply,
+    StallBefore,
+    StallReply,
+    StallRequest,
+    Status,
+    StatusAfter,
+)
+
+CHUNK = 512 << 10
+SMALL, LARGE = 100_000, 4 * CHUNK + 123_456
+OPTIONS = TransferOptions(
+    workers=2, chunk_bytes=CHUNK, single_bytes=CHUNK, stall_s=5.0, patience_s=20.0, pause_s=0.01,
+)
+IMPATIENT = replace(OPTIONS, patience_s=0.2)
+PASSING: tuple[Action, ...] = (
+    *(Status(code) for code in (408, 429, 500, 502, 503, 504)), StatusAfter(503), ResetBefore(), ResetAfter(),
+    StallBefore(), StallReply(0), StallReply(1),
+)
+
+
+def options_for(action: Action) -> TransferOptions:
+    """Short of patience with a connection that stands still only where one will."""
+    return replace(OPTIONS, stall_s=0.2) if isinstance(action, (StallBefore, StallReply, StallRequest)) else OPTIONS
+
+
+@dataclass
+class Place:
+    """A bucket behind a proxy, and folders on this side."""
+
+    objects: Objects
+    proxy: Faulty
+    folder: Path
+    root: GcsUri
+
+    def source(self, size: int, name: str = "file.bin") -> Path:
+        path = self.folder / "in" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(os.urandom(size))
+        return path
+
+    def upload(self, *paths: Path, options: TransferOptions = OPTIONS) -> None:
+        upload_files(self.objects, local_files([(p, self.root / p.name) for p in paths]), self.root, options=options)
+
+    def download(self, options: TransferOptions = OPTIONS) -> Path:
+        out = self.folder / "out"
+        listed = self.objects.list(self.root)
+        fetch_all(self.objects, [Download(one, out / one.uri.name.rsplit("/", 1)[-1]) for one in listed], out,
+                  options=options)
+        return out
+
+    def check_bucket(self, *paths: Path) -> None:
+        """Exactly these files lie in the whole bucket, and nothing is remembered as under way."""
+        there = {one.uri: one.crc32c for one in self.objects.list(GcsUri(self.root.bucket))}
+        assert there == {self.root / path.name: file_crc32c(path) for path in paths}
+        assert list((self.folder / "cache" / "transfers").glob("*")) == []
+
+    def check_folder(self, *paths: Path) -> None:
+        """Exactly these files were downloaded."""
+        out = self.folder / "out"
+        assert {p.relative_to(out).as_posix(): file_crc32c(p) for p in out.rglob("*")} == \
+            {path.name: file_crc32c(path) for path in paths}
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    with LocalCloud(tmp_path_factory.mktemp("cloud")) as running:
+        yield running
+
+
+@pytest.fixture
+def place(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    monkeypatch.setenv("GCPOD_CACHE", str(tmp_path / "cache"))
+    with Faulty(cloud.url) as proxy:
+        objects = Objects(Session(resolve(Spec(), endpoint=proxy.url, environ={}, home=Path())))
+        bucket = f"b-{tmp_path.name.lower().replace('_', '-')[:40].strip('-')}-{os.urandom(4).hex()}"
+        objects.ensure_bucket(bucket)
+        proxy.clear()
+        yield Place(objects, proxy, tmp_path, GcsUri(bucket, "tree"))
+        objects.session.storage.close()
+
+
+@pytest.mark.parametrize("action", [*PASSING, CutRequest(1000), StallRequest(0)], ids=str)
+def test_a_small_upload_survives(place: Place, action: Action) -> None:
+    path = place.source(SMALL)
+    place.proxy.spoil(Fault("insert", action))
+    place.upload(path, options=options_for(action))
+    assert place.proxy.unused == []
+    place.check_bucket(path)
+
+
+@pytest.mark.parametrize("operation", ["start", "chunk", "status"])
+@pytest.mark.parametrize("action", [*PASSING, CutRequest(3 * CHUNK // 4)], ids=str)
+def test_a_large_upload_survives(place: Place, operation: Operation, action: Action) -> None:
+    path = place.source(LARGE)
+    if operation == "status":
+        # The client asks how far it is after a failure only.
+        place.proxy.spoil(Fault("chunk", ResetAfter(), skip=1))
+    if isinstance(action, CutRequest) and operation != "chunk":
+        action = CutRequest(0)
+    place.proxy.spoil(Fault(operation, action, skip=1 if operation == "chunk" else 0))
+    place.upload(path, options=options_for(action))
+    assert place.proxy.unused == []
+    place.check_bucket(path)
+
+
+def test_faults_in_every_chunk_do_not_send_it_all_again(place: Place) -> None:
+    path = place.source(LARGE)
+    place.proxy.spoil(Fault("chunk", ResetAfter(), times=4))
+    place.upload(path)
+    place.check_bucket(path)
+    assert place.proxy.body_bytes("chunk").sent == LARGE
+
+
+def test_the_last_chunks_lost_reply_is_found_by_asking(place: Place) -> None:
+    path = place.source(LARGE)
+    place.proxy.spoil(Fault("chunk", ResetAfter(), skip=4))
+    place.upload(path)
+    assert place.proxy.count("chunk") == 5
+    place.check_bucket(path)
+
+
+@pytest.mark.parametrize("code", [404, 410])
+def test_an_expired_upload_begins_anew(place: Place, code: int) -> None:
+    path = place.source(LARGE)
+    place.proxy.spoil(Fault("chunk", Status(code), skip=2))
+    place.upload(path)
+    assert place.proxy.count("start") == 2
+    place.check_bucket(path)
+
+
+def test_a_service_that_always_forgets_is_given_up_with_a_coded_error(place: Place) -> None:
+    path = place.source(LARGE)
+    place.proxy.spoil(Fault("chunk", Status(410), times=None, skip=1))
+    with pytest.raises(OutageError, match="forgotten"):
+        place.upload(path, options=IMPATIENT)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_bytes_changed_on_their_way_are_sent_again(place: Place, size: int) -> None:
+    path = place.source(size)
+    place.proxy.spoil(Fault("insert" if size == SMALL else "chunk", AlterRequest(_flip)))
+    place.upload(path)
+    assert place.proxy.unused == []
+    place.check_bucket(path)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_bytes_that_always_change_leave_no_object(place: Place, size: int) -> None:
+    path = place.source(size)
+    place.proxy.spoil(Fault("insert" if size == SMALL else "chunk", AlterRequest(_flip), times=None))
+    with pytest.raises(StorageError, match="damaged 3 times"):
+        place.upload(path)
+    place.check_bucket()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_an_object_whose_checksum_is_wrong_is_removed_and_sent_again(place: Place, size: int) -> None:
+    path = place.source(size)
+    operation: Operation = "insert" if size == SMALL else "chunk"
+    place.proxy.spoil(Fault(operation, Alter(_other_checksum), skip=0 if size == SMALL else 4))
+    place.upload(path)
+    assert place.proxy.unused == []
+    assert place.proxy.count("delete") == 1
+    place.check_bucket(path)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_is_not_repeated(place: Place, size: int, status: int) -> None:
+    path = place.source(size)
+    operation: Operation = "insert" if size == SMALL else "start"
+    place.proxy.spoil(Fault(operation, Status(status), times=None))
+    with pytest.raises(AuthError, match="grant roles/storage") as caught:
+        place.upload(path)
+    assert "\n" not in str(caught.value)
+    assert place.proxy.count(operation) == 1
+    place.check_bucket()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_anothers_object_is_neither_replaced_nor_taken_for_ours(place: Place, size: int) -> None:
+    path = place.source(size)
+    (file,) = local_files([(path, place.root / path.name)])
+    place.objects.write(file.uri, b"theirs")
+    place.proxy.spoil(Fault("list", Alter(lambda _: b"{}")))
+    with pytest.raises(StorageError, match="another object"):
+        upload_files(place.objects, [file], place.root, options=OPTIONS)
+    found = place.objects.read(file.uri)
+    assert found is not None
+    assert found.content == b"theirs"
+
+
+def test_retry_after_is_respected(place: Place) -> None:
+    path = place.source(SMALL)
+    place.proxy.spoil(Fault("insert", Status(503, retry_after="3600")))
+    with pytest.raises(OutageError, match="answered 503"):
+        place.upload(path)
+    assert place.proxy.count("insert") == 1
+
+
+@pytest.mark.parametrize("action", [Status(503), ResetBefore(), StallBefore()], ids=str)
+def test_an_outage_ends_in_a_coded_error_and_the_next_run_goes_on(place: Place, action: Action) -> None:
+    path = place.source(LARGE)
+    place.proxy.spoil(Fault("chunk", action, times=None, skip=2), Fault("status", action, times=None))
+    with pytest.raises(OutageError, match="run the command again") as caught:
+        place.upload(path, options=replace(IMPATIENT, stall_s=0.2))
+    assert "\n" not in str(caught.value)
+    sent = place.proxy.body_bytes("chunk").sent
+    place.proxy.clear()
+    place.upload(path)
+    assert place.proxy.count("start") == 0
+    assert place.proxy.body_bytes("chunk").sent == LARGE - 2 * CHUNK
+    assert sent <= 3 * CHUNK
+    place.check_bucket(path)
+
+
+def test_one_files_failure_keeps_the_others_that_arrived(place: Place) -> None:
+    paths = [place.source(SMALL, f"{number}.bin") for number in range(8)]
+    place.proxy.spoil(Fault("insert", Status(403), name="7.bin"))
+    with pytest.raises(AuthError):
+        place.upload(*paths, options=replace(OPTIONS, workers=1))
+    place.proxy.clear()
+    place.upload(*paths)
+    assert place.proxy.count("insert") == 1
+    place.check_bucket(*paths)
+
+
+@pytest.mark.parametrize("size", [0, SMALL, LARGE])
+@pytest.mark.parametrize("action", [*PASSING, CutReply(70_000), ShortReply(70_000), StallReply(70_000)], ids=str)
+def test_a_download_survives(place: Place, size: int, action: Action) -> None:
+    path = place.source(size)
+    place.upload(path)
+    place.proxy.clear()
+    if size:
+        place.proxy.spoil(Fault("get", action))
+    place.download(options_for(action))
+    assert place.proxy.unused == []
+    place.check_folder(path)
+
+
+def test_a_broken_download_goes_on_at_the_next_byte(place: Place) -> None:
+    path = place.source(LARGE)
+    place.upload(path)
+    place.proxy.clear()
+    place.proxy.spoil(Fault("get", CutReply(CHUNK // 2), times=4))
+    place.download()
+    assert place.proxy.body_bytes("get").received <= LARGE + 4 * 256 * 1024
+    place.check_folder(path)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_a_damaged_download_is_fetched_again(place: Place, size: int) -> None:
+    path = place.source(size)
+    place.upload(path)
+    place.proxy.clear()
+    place.proxy.spoil(Fault("get", Alter(_flip)))
+    place.download()
+    place.check_folder(path)
+
+
+def test_a_download_that_is_always_damaged_leaves_nothing(place: Place) -> None:
+    path = place.source(SMALL)
+    place.upload(path)
+    place.proxy.spoil(Fault("get", Alter(_flip), times=None))
+    with pytest.raises(StorageError, match="damaged 3 times"):
+        place.download()
+    place.check_folder()
+
+
+@pytest.mark.parametrize("code", [404, 412])
+def test_an_object_that_was_replaced_meanwhile_is_no_half_file(place: Place, code: int) -> None:
+    path = place.source(LARGE)
+    place.upload(path)
+    place.proxy.spoil(Fault("get", Status(code), skip=2))
+    with pytest.raises(StorageError, match="replaced or removed"):
+        place.download()
+    assert not (place.folder / "out" / path.name).exists()
+
+
+def test_an_interrupted_download_goes_on(place: Place) -> None:
+    path = place.source(LARGE)
+    place.upload(path)
+    place.proxy.clear()
+    place.proxy.spoil(Fault("get", Status(503), times=None, skip=3))
+    with pytest.raises(OutageError):
+        place.download(replace(IMPATIENT, workers=1))
+    place.proxy.clear()
+    place.download()
+    assert place.proxy.body_bytes("get").received == LARGE - 3 * CHUNK
+    place.check_folder(path)
+
+
+def test_a_full_disk_is_no_outage(place: Place) -> None:
+    path = place.source(SMALL)
+    place.upload(path)
+    (place.folder / "out" / path.name).mkdir(parents=True)
+    (place.folder / "out" / path.name / "x").touch()
+    with pytest.raises(StorageError, match=r"writing .*file.bin: .*directory"):
+        place.download()
+
+
+def test_a_file_that_vanishes_is_no_outage(place: Place) -> None:
+    path = place.source(LARGE)
+    (file,) = local_files([(path, place.root / path.name)])
+    path.unlink()
+    with pytest.raises(StorageError, match="No such file"):
+        upload_files(place.objects, [file], place.root, options=OPTIONS)
+
+
+@pytest.mark.parametrize("operation", ["start", "chunk", "compose", "metadata", "delete"])
+@pytest.mark.parametrize("action", [Status(503), ResetBefore(), ResetAfter()], ids=str)
+def test_parts_are_put_together_and_removed(
+    place: Place, operation: Operation, action: Action, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gcpod.storage.transfer.PARTS_FROM_BYTES", LARGE)
+    path = place.source(3 * LARGE)
+    place.proxy.spoil(Fault(operation, action))
+    place.upload(path, options=replace(OPTIONS, parts=3))
+    assert place.proxy.unused == []
+    place.check_bucket(path)
+
+
+@pytest.mark.parametrize("action", [*PASSING, CutReply(10_000), ShortReply(10_000)], ids=str)
+def test_only_the_new_bytes_of_a_growing_file_travel_whatever_happens(place: Place, action: Action) -> None:
+    path = place.source(SMALL)
+    place.upload(path)
+    out = place.folder / "out"
+    place.download()
+    whole = path.read_bytes() + os.urandom(50_000)
+    path.write_bytes(whole)
+    place.upload(path)
+    place.proxy.clear()
+    place.proxy.spoil(Fault("get", action))
+    listed = place.objects.list(place.root)
+    done = mirror(place.objects, [Download(one, out / path.name) for one in listed], out, options_for(action))
+    assert (done.files, (out / path.name).read_bytes()) == (1, whole)
+    assert done.bytes == 50_000
+    place.check_folder(path)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_calling_it_off_takes_less_than_a_second_and_keeps_what_arrived(place: Place, up: bool) -> None:
+    path = place.source(LARGE)
+    if not up:
+        place.upload(path)
+        place.proxy.clear()
+    place.proxy.spoil(Fault("chunk" if up else "get", StallBefore(), skip=2, times=None))
+    patient = replace(OPTIONS, stall_s=60.0, workers=1)
+    interrupted: list[float] = []
+
+    def tell(_: object) -> None:
+        if place.proxy.stalled:
+            interrupted.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    def move() -> None:
+        if up:
+            upload_files(place.objects, local_files([(path, place.root / path.name)]), place.root, tell, patient)
+        else:
+            (listed,) = place.objects.list(place.root)
+            out = place.folder / "out"
+            fetch_all(place.objects, [Download(listed, out / path.name)], out, tell, patient)
+
+    with pytest.raises(KeyboardInterrupt):
+        move()
+    # The stalled request would have kept it for a minute.
+    assert time.monotonic() - interrupted[0] < 1
+    place.proxy.clear()
+    if up:
+        place.upload(path)
+        assert place.proxy.body_bytes("chunk").sent == LARGE - 2 * CHUNK
+        place.check_bucket(path)
+    else:
+        place.download()
+        assert place.proxy.body_bytes("get").received == LARGE - 2 * CHUNK
+        place.check_folder(path)
+
+
+def _flip(content: bytes) -> bytes:
+    """One bit of the last quarter; in a multipart body that lies in the media."""
+    at = len(content) * 3 // 4
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1:]
+
+
+def _other_checksum(content: bytes) -> bytes:
+    return json.dumps({**json.loads(content), "crc32c": "AAAAAA=="}).encode()
+
+
