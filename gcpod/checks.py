@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gcpod.cache import cache_dir
 from gcpod.data.build import DatasetError
 from gcpod.data.manifest import DatasetManifest
 from gcpod.errors import GcpodError
 from gcpod.jobs.machines import check_machine, kind_of, small_regions
 from gcpod.jobs.request import KINDS
 from gcpod.layout import RunLayout
+from gcpod.models.fetch import fetched_model
+from gcpod.models.start import address, check_fetched, checkpoint_files, folder_in_bucket, zoo_model
 from gcpod.pipeline.lint import lint_config
 from gcpod.prepare import (
     build_spec_dataset,
-    checkpoint_files,
+    check_spec_start,
     lint_context,
     machines_of,
     render_spec_config,
@@ -41,9 +44,11 @@ def check(spec: Spec, settings: Settings) -> list[Finding]:
     except GcpodError as e:
         findings.append(_finding(e))
     try:
-        checkpoint_files(spec)
+        findings += _start(spec, settings)
     except GcpodError as e:
         findings.append(_finding(e))
+        # Told once: what else is wrong shows without it.
+        spec = replace(spec, model=replace(spec.model, fine_tune_checkpoint=None))
     data, manifest = _dataset(spec)
     findings += data
     if manifest is not None:
@@ -71,6 +76,21 @@ def _machines(spec: Spec, settings: Settings) -> list[Finding]:
     findings += _images(spec, machines["train"], region)
     return findings + [Finding("J402", "note", f"{note.partition(':')[0]}.machine", note.partition(": ")[2],
                                "on Google Cloud the machine asked for runs") for note in notes]
+
+
+def _start(spec: Spec, settings: Settings) -> list[Finding]:
+    """The checkpoint's files, or what a run would fetch; nothing is fetched here."""
+    checkpoint_files(spec)
+    model = zoo_model(spec)
+    if model is None:
+        return []
+    fetched = fetched_model(model, cache_dir())
+    if fetched is not None:
+        check_fetched(fetched)
+        return []
+    to = folder_in_bucket(settings.bucket_uri, model)
+    return [Finding("M600", "note", "model.fine_tune_checkpoint", f"{model.name} is not on this machine yet",
+                    f"a run fetches {address(spec, model)} once and puts its checkpoint into {to}")]
 
 
 def _images(spec: Spec, machine: MachineSpec, region: str) -> list[Finding]:
@@ -108,5 +128,10 @@ def _config(spec: Spec, settings: Settings, manifest: DatasetManifest) -> list[F
         text = render_spec_config(spec, manifest, layout)
     except GcpodError as e:
         return [_finding(e)]
+    findings = []
+    try:
+        check_spec_start(text, spec)
+    except GcpodError as e:
+        findings.append(_finding(e))
     machines, _ = machines_of(spec, settings.region.value)
-    return lint_config(text, spec.model.template, lint_context(spec, manifest, machines["train"]))
+    return findings + lint_config(text, spec.model.template, lint_context(spec, manifest, machines["train"]))

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from gcpod.runtimes import all_runtimes
+from gcpod.jobs.machines import kind_of
+from gcpod.runtimes import all_runtimes, find_runtime
+from gcpod.spec import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +38,16 @@ def test_cloud_build_makes_the_images_of_recipes_that_there_are() -> None:
     folders = {f"{made[3]}/{kind}": runtime.images[kind] for kind in made[1].split()}
     built = {step["args"][-1]: step["args"][1].rpartition("/")[2] for step in steps if step["args"][0] == "build"}
     assert built == {folder: f"{image}:latest" for folder, image in folders.items()}
+
+
+def test_cloud_build_makes_every_image_that_a_default_spec_asks_for() -> None:
+    steps = yaml.safe_load((ROOT / "cloudbuild.yaml").read_text(encoding="utf-8"))["steps"]
+    made = {image.rsplit("/", 1)[-1].partition(":")[0] for step in steps if step["args"][0] == "push"
+            for image in step["args"][1:]}
+    spec = Spec()
+    kinds = {kind_of(job.machine) for job in (spec.train, spec.eval, spec.export)}
+    assert kinds == {"tpu", "gpu", "cpu"}
+    assert {find_runtime(spec.runtime.name).images[kind] for kind in kinds} <= made
 
 
 def test_every_link_and_file_the_documents_name_exists() -> None:

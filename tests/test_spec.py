@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.errors import SpecError
+from gcpod.runtimes import find_runtime
 from gcpod.spec import (
     STEPS_PER_BLOCK,
     DataSpec,
@@ -107,6 +108,12 @@ def test_the_defaults_are_the_documented_machines() -> None:
     assert [m.is_tpu for m in (spec.train.machine, spec.eval.machine, spec.export.machine)] == [True, False, False]
     assert str(MachineSpec("ct5lp-hightpu-4t", tpu_topology="2x2")) == "ct5lp-hightpu-4t with 2x2"
     assert MachineSpec("ct5lp-hightpu-4t", tpu_topology="2x2").is_tpu
+
+
+def test_the_default_runtime_has_an_image_for_every_default_machine() -> None:
+    spec = Spec()
+    assert spec.runtime == RuntimeSpec("tf2.15")
+    assert {"cpu", "gpu", "tpu"} <= set(find_runtime(spec.runtime.name).recipes)
 
 
 def test_every_key_of_the_rendered_file_has_its_comment() -> None:

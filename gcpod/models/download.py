@@ -24,6 +24,7 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = 5
 _MOST_TRIES = 100
 _LONGEST_PAUSE_S = 30.0
+_ELSEWHERE = "name another place with --url or model.zoo_mirror"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
@@ -210,7 +211,7 @@ class Download:
                 target = urljoin(url, reply.headers["Location"])
             check_address(target, within=url)
             url = target
-        raise self._error(f"it redirects more than {_REDIRECTS} times", "name another place with --url")
+        raise self._error(f"it redirects more than {_REDIRECTS} times", _ELSEWHERE)
 
     def _refusal(self, response: Any) -> Exception:
         status = response.status_code
@@ -219,7 +220,7 @@ class Download:
             return _Passing("the server has fewer bytes than were fetched")
         if status in _PASSING:
             return _Passing(f"the server answered {status}", _retry_after(response.headers.get("Retry-After", "")))
-        return self._error(f"the server answered {status} {response.reason or ''}", "name another place with --url")
+        return self._error(f"the server answered {status} {response.reason or ''}", _ELSEWHERE)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -37,6 +37,7 @@ class FetchedModel:
             name-based one (TF1).
         pipeline_config: the one that came along, None where none did.
         sha256: of the archive.
+        folder: of the model in the cache; without it, it is fetched anew.
     """
 
     model: ZooModel
@@ -45,6 +46,7 @@ class FetchedModel:
     fine_tune_checkpoint_version: Version
     pipeline_config: Path | None
     sha256: str
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,20 @@ class _Record:
 def mirrored(model: ZooModel, base: str) -> str:
     """The model's address below another base: the file keeps its name."""
     return f"{base.rstrip('/')}/{model.url.rsplit('/', 1)[1]}"
+
+
+def _folder(model: ZooModel, cache: Path) -> Path:
+    return inside(cache / "models", model.name)
+
+
+def fetched_model(model: ZooModel, cache: Path) -> FetchedModel | None:
+    """The model where it lies whole in ``cache/models/NAME``; no network is asked.
+
+    Raises:
+        PackageError: M602, the record of the first use is damaged.
+        ConfigError: C201, it holds no whole checkpoint.
+    """
+    return _lying(model, _folder(model, cache))
 
 
 def fetch_model(
@@ -85,7 +101,7 @@ def fetch_model(
             damaged, too large or malicious; M604, the address is not allowed.
         ConfigError: C201, it holds no whole checkpoint.
     """
-    folder = inside(cache / "models", model.name)
+    folder = _folder(model, cache)
     there = _lying(model, folder)
     if there is not None:
         return there
@@ -109,6 +125,20 @@ def fetch_model(
         raise PackageError("fetching", model.name, "its files changed while they were put into the cache",
                            "let nothing else write there and run the command again", code=DIGEST)
     return found
+
+
+def in_words(say: Say, name: str) -> Progress:
+    """Progress as a line at the begin and at each quarter of a fetch, for where no bar can be."""
+    quarters = -1
+
+    def told(phase: str, done: int, total: int | None) -> None:
+        nonlocal quarters
+        reached = 4 * done // total if total else 0
+        if phase == "fetch" and reached > quarters:
+            quarters = reached
+            say(f"fetching {name}: {done / 1e6:.1f}" + (f" of {total / 1e6:.1f} MB" if total else " MB"))
+
+    return told
 
 
 def _install(folder: Path, transfer: Download, limits: Limits, progress: Progress) -> None:
@@ -155,7 +185,7 @@ def _lying(model: ZooModel, folder: Path) -> FetchedModel | None:
     checkpoint = find_checkpoint(files, model.name)
     configs = sorted(files.rglob("pipeline.config"), key=lambda path: (len(path.parts), path))
     config = configs[0] if configs else None
-    return FetchedModel(model, checkpoint.prefix, checkpoint.files, checkpoint.version, config, record.sha256)
+    return FetchedModel(model, checkpoint.prefix, checkpoint.files, checkpoint.version, config, record.sha256, folder)
 
 
 def _record(folder: Path) -> _Record | None:

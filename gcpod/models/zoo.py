@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from gcpod.errors import SpecError
+from gcpod.models.archive import Version
 
 ZOO = Path(__file__).with_name("zoo.yaml")
 
@@ -44,6 +45,16 @@ class ZooModel:
     template: str
     coco_map: float | None = None
     speed_ms: float | None = None
+
+    @property
+    def checkpoint_version(self) -> Version:
+        """The config's ``fine_tune_checkpoint_version``, as far as it is known before the archive is."""
+        return "V1" if self.tensorflow == 1 else "V2"
+
+    @property
+    def checkpoint_name(self) -> str:
+        """What the zoo calls the checkpoints of that kind in its archives."""
+        return "model.ckpt" if self.tensorflow == 1 else "ckpt-0"
 
     @property
     def input_text(self) -> str:

@@ -24,7 +24,7 @@ SCHEMA = "GoogleCloudAiplatformV1CustomJob"
 LAYOUT = RunLayout.of(GcsUri("bucket", "folder"), "detector-1")
 PACKAGES = ("gs://bucket/p/a-1.tar.gz", "gs://bucket/p/b-1.tar.gz")
 SPEC = Spec()
-RUNTIME = find_runtime("tf2.12")
+RUNTIME = find_runtime(SPEC.runtime.name)
 MACHINES = (
     MachineSpec("n1-standard-4"), MachineSpec("n1-standard-8", "NVIDIA_TESLA_T4", 2),
     MachineSpec("cloud-tpu", "TPU_V2", 8), MachineSpec("ct5lp-hightpu-4t", tpu_topology="2x2"),
@@ -83,7 +83,7 @@ def test_the_schema_check_is_no_rubber_stamp() -> None:
 
 def test_container_mode() -> None:
     container = pool_of(request("train"))["containerSpec"]
-    assert container["imageUri"] == "us-central1-docker.pkg.dev/p/gcpod/gcpod-trainer-tf2.12-cpu:latest"
+    assert container["imageUri"] == "us-central1-docker.pkg.dev/p/gcpod/gcpod-trainer-tf2.15-cpu:latest"
     assert container["command"] == ["python", "-m", "gcpod_launcher"]
     assert container["args"][:4] == ["--package", PACKAGES[0], "--package", PACKAGES[1]]
 

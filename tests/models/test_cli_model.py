@@ -11,6 +11,7 @@ import pytest
 from gcpod import errors
 from gcpod.localcloud.server import LocalCloud
 from gcpod.models.zoo import all_models
+from gcpod.spec import ModelSpec
 from gcpod.specfile import parse_spec
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
@@ -53,6 +54,12 @@ def in_bucket(url: str, place: str) -> dict[str, bytes]:
     return found
 
 
+def told_as_zoo(out: str) -> ModelSpec:
+    """What the keys that are told in comments mean below ``model`` in gcpod.yaml."""
+    keys = [line.removeprefix("#") for line in out.splitlines() if line.startswith("#   ")]
+    return parse_spec("\n".join(["model:", *keys]), Path("gcpod.yaml")).model
+
+
 def test_the_list_names_every_model_on_a_line_of_its_own(gcpod: Any) -> None:
     listed = gcpod("list")
     assert (listed.code, listed.err) == (0, "")
@@ -74,7 +81,10 @@ def test_fetch_prints_the_prefix_and_a_spec_that_starts_from_it(
     assert "checkpoint is of TensorFlow 2" in rest
     model = parse_spec(rest, tmp_path / "gcpod.yaml").model
     assert (model.template, model.fine_tune_checkpoint) == ("ssd_mobilenet_v2_320", prefix)
-    assert gcpod("fetch", TF2_NAME).out == fetched.out
+    assert told_as_zoo(rest) == ModelSpec(fine_tune_checkpoint=f"zoo:{TF2_NAME}", zoo_mirror=server.url)
+    again = gcpod("fetch", TF2_NAME).out
+    assert again.startswith(prefix)
+    assert told_as_zoo(again) == ModelSpec(fine_tune_checkpoint=f"zoo:{TF2_NAME}")
     assert len(server.asked) == 1
 
 
@@ -85,7 +95,10 @@ def test_fetch_as_json(gcpod: Any, server: FileServer) -> None:
     assert found["fine_tune_checkpoint_version"] == "V1"
     assert found["template"] == "ssd_mobilenet_v1"
     assert Path(found["pipeline_config"]).read_bytes() == TF1_FILES["pipeline.config"]
-    assert "checkpoint is of TensorFlow 1" in gcpod("fetch", TF1_NAME).out
+    assert found["zoo"] == f"zoo:{TF1_NAME}"
+    advised = gcpod("fetch", TF1_NAME).out
+    assert "checkpoint is of TensorFlow 1" in advised
+    assert "zoo:" not in advised, "runs train by TensorFlow 2"
 
 
 @pytest.mark.parametrize(("arguments", "kind", "said"), [
@@ -109,7 +122,7 @@ def test_a_missing_file_is_said_in_one_line(gcpod: Any, server: FileServer) -> N
     assert output.code == errors.PackageError.exit_code
     assert output.err == (
         f"gcpod: M601: fetching {server.url}/{TF2_NAME}.tar.gz: the server answered 404 Not Found; "
-        "name another place with --url\n"
+        "name another place with --url or model.zoo_mirror\n"
     )
 
 
@@ -125,6 +138,7 @@ def test_upload_sends_the_checkpoint_and_what_is_there_never_again(
     prefix, rest = first.out.split("\n", 1)
     assert prefix == f"{folder}/ckpt-0"
     assert parse_spec(rest, tmp_path / "gcpod.yaml").model.fine_tune_checkpoint == prefix
+    assert told_as_zoo(rest).fine_tune_checkpoint == f"zoo:{TF2_NAME}"
     assert in_bucket(cloud.url, "gs://models-here") == {
         f"{folder}/{name.removeprefix('checkpoint/')}": content
         for name, content in TF2_FILES.items() if name.startswith("checkpoint/ckpt-0.")

@@ -10,6 +10,7 @@ import yaml
 
 from gcpod.errors import SpecError
 from gcpod.models.download import check_address
+from gcpod.models.start import WIDTH
 from gcpod.models.zoo import ZOO, all_models, find_model
 from gcpod.pipeline.render import template_names
 from gcpod.textproto import Scalar, parse
@@ -64,6 +65,7 @@ def test_a_model_is_what_its_sample_config_says(shared_data: Path, name: str) ->
     paths = ("feature_extractor.type", *(f"image_resizer.{model.resizer}.{side}" for side in sides))
     found = [tree.find(f"model.{model.architecture}.{path}") for path in paths]
     assert [isinstance(one, Scalar) and one.value for one in found] == [model.extractor, *map(str, model.input_px)]
+    assert float(tree.text(f"model.{model.architecture}.feature_extractor.depth_multiplier") or WIDTH) == WIDTH
 
 
 def test_every_sample_config_has_a_model() -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from gcpod.cache import cache_dir
+from gcpod.localcloud.runtime import ensure_environment
 from gcpod.packaging.build import build_packages
 from gcpod.runtimes import LAUNCHER, find_runtime
+from gcpod.spec import Spec
 
 PRELUDE = f"""
 import json, sys
@@ -43,6 +45,14 @@ class Trainer:
         assert done.returncode == 0, done.stderr[-3000:]
         [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
         return json.loads(line.removeprefix("FOUND "))
+
+
+@pytest.fixture(scope="session")
+def default_python() -> Path:
+    """The interpreter of the runtime that a spec asks for unless it names another."""
+    runtime = find_runtime(Spec().runtime.name)
+    image = f"local-docker.pkg.dev/p/gcpod/{runtime.images['cpu']}:latest"
+    return ensure_environment(runtime, image, cache_dir(), lambda _: None)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""200 real photographs from their XML to an exported model, as Python packages on a prebuilt image would run it."""
+"""200 real photographs from their XML to an exported model, as Python packages, on the runtime tf2.12."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_real_photographs_train_from_annotations_to_saved_model(raccoon: Path, t
         model=ModelSpec(image_size=96, depth_multiplier=0.35),
         train=TrainSpec(steps=100, batch_size=8, machine=MachineSpec("n1-standard-4")),
         eval=EvalSpec(poll_s=2.0, machine=MachineSpec("n1-standard-4")),
-        runtime=RuntimeSpec(mode="package", image="local-docker.pkg.dev/p/gcpod/gcpod-trainer-tf2.12-cpu:latest"),
+        runtime=RuntimeSpec("tf2.12", "package", "local-docker.pkg.dev/p/gcpod/gcpod-trainer-tf2.12-cpu:latest"),
     )
     with JobCloud(tmp_path / "cloud", cache=cache_dir()) as cloud:
         session = Session(resolve(spec, endpoint=cloud.url))
