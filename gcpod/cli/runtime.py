@@ -86,13 +86,12 @@ def build(
             raise click.UsageError("--out writes a folder and takes neither a cloud nor --again nor --json")
         _write(found, kind, out)
         return
-    from gcpod.api import connect
+    from gcpod.api import LOCAL_PATIENCE_S, connect, objects_of
     from gcpod.jobs.builds import ImageBuilder
 
     session = connect(load_if_there(file), local=local, endpoint=endpoint)
-    objects = objects_of(session)
     patience_s = LOCAL_PATIENCE_S if session.is_local else math.inf
-    builder = ImageBuilder(session, objects, lambda line: click.echo(line, err=True), patience_s=patience_s)
+    builder = ImageBuilder(session, objects_of(session), lambda line: click.echo(line, err=True), patience_s=patience_s)
     image = builder.build(found, kind, again)
     if as_json:
         print_json(asdict(image))
