@@ -116,9 +116,9 @@ class Run:
         for note in prepared.notes:
             self.reporter.say(f"machine of {note}")
         if prepared.fetched is not None:
-            plan = upload_model(self.objects, prepared.fetched, bucket)
+            plan = upload_model(self.objects, prepared.fetched, bucket, self.reporter.moving)
             self.reporter.say(f"model: {moved(plan)}: {folder_in_bucket(bucket, prepared.fetched.model)}")
-        upload_run(self.objects, prepared, self.reporter.say)
+        upload_run(self.objects, prepared, self.reporter.say, self.reporter.moving)
         return prepared
 
     def _fetch_model(self, model: ZooModel) -> FetchedModel:

@@ -10,11 +10,13 @@ from gcpod.prepare import Prepared, write_config
 from gcpod.storage.known import local_files
 from gcpod.storage.objects import Objects
 from gcpod.storage.plan import UploadPlan
-from gcpod.storage.transfer import upload_files
+from gcpod.storage.transfer import Tell, upload_files
 from gcpod.uris import GcsUri
 
 
-def upload_model(objects: Objects, fetched: FetchedModel, bucket: GcsUri) -> UploadPlan:
+def upload_model(
+    objects: Objects, fetched: FetchedModel, bucket: GcsUri, tell: Tell = lambda _: None,
+) -> UploadPlan:
     """Makes the bucket hold a model's checkpoint, once for all runs.
 
     Args:
@@ -24,17 +26,19 @@ def upload_model(objects: Objects, fetched: FetchedModel, bucket: GcsUri) -> Upl
         StorageError, AuthError: the bucket cannot be written.
     """
     folder = folder_in_bucket(bucket, fetched.model)
-    return upload_files(objects, local_files([(path, folder / path.name) for path in fetched.files]), folder)
+    return upload_files(objects, local_files([(path, folder / path.name) for path in fetched.files]), folder, tell)
 
 
-def upload_run(objects: Objects, prepared: Prepared, say: Callable[[str], None]) -> None:
+def upload_run(
+    objects: Objects, prepared: Prepared, say: Callable[[str], None], tell: Tell = lambda _: None,
+) -> None:
     """Makes the bucket hold a run's records, config, packages and checkpoint; the manifest last.
 
     Raises:
         StorageError, AuthError: the bucket cannot be written.
     """
     files = prepared.files(write_config(prepared))
-    plan = upload_files(objects, files, prepared.layout.root)
+    plan = upload_files(objects, files, prepared.layout.root, tell)
     objects.write(prepared.layout.manifest, prepared.manifest.to_json().encode())
     say(f"{moved(plan)}: {prepared.layout.root}")
 

@@ -28,6 +28,7 @@ from gcpod.settings import resolve
 from gcpod.spec import DataSpec, Spec
 from gcpod.status import JobInfo, JobState, Progress
 from gcpod.storage.objects import Objects
+from gcpod.storage.transfer import Progress as Moved
 from gcpod.uris import GcsUri
 from tests.data.making import Dataset
 from tests.jobs import Fault, Faults
@@ -41,9 +42,13 @@ class Told:
     states: list[tuple[str, str]] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
     progressed: list[Progress] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
 
     def say(self, text: str) -> None:
         self.texts.append(text)
+
+    def moving(self, now: Moved) -> None:
+        self.moved.append(now)
 
     def state(self, kind: Kind, info: JobInfo) -> None:
         self.states.append((kind, info.state.short))

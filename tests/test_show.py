@@ -12,6 +12,7 @@ from gcpod.cli.show import TAIL, Screen, describe, show_result
 from gcpod.jobs.logs import LogLine
 from gcpod.results.report import RunResult
 from gcpod.status import JobInfo, JobState, Metrics, Progress
+from gcpod.storage.transfer import Progress as Moved
 
 
 def info(state: JobState) -> JobInfo:
@@ -40,6 +41,21 @@ def test_step_loss_rate_and_time_left_are_shown(terminal: bool) -> None:
     assert "10.0 steps/s" in text
     assert "0:30 left" in text
     assert ("\x1b[" in text) is terminal
+
+
+def test_bytes_rate_and_time_left_of_an_upload_are_shown_on_a_terminal_only() -> None:
+    out = io.StringIO()
+    with Screen(Console(file=out, force_terminal=True, width=120)) as screen:
+        for number in (1, 2, 3):
+            screen.moving(Moved(number, 4, number * 50_000_000, 200_000_000))
+    assert "150/200" in out.getvalue()
+    assert "3/4 files" in out.getvalue()
+    assert "MB/s" in out.getvalue()
+    assert "left" in out.getvalue()
+    quiet = io.StringIO()
+    with Screen(Console(file=quiet, width=120)) as screen:
+        screen.moving(Moved(1, 4, 50, 200))
+    assert quiet.getvalue() == ""
 
 
 def test_a_failed_job_shows_the_end_of_its_log_and_others_do_not() -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from gcpod.cli.bars import byte_bars
 from gcpod.cli.common import cloud_options, json_option, load_if_there, print_json
 from gcpod.errors import SpecError
 
 if TYPE_CHECKING:
-    from gcpod.storage.transfer import Tell
     from gcpod.storage.tree import Symlinks
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -48,10 +45,10 @@ def copy(
     from gcpod.storage.traffic import TransferOptions
 
     options = TransferOptions(workers=workers, rate_bytes=_rate(limit), parts=parts, stall_s=stall)
-    with _bar(as_json or quiet) as tell:
+    with byte_bars(as_json or quiet) as update:
         done = copy_files(
             source, target, load_if_there(file), local=local, endpoint=endpoint, options=options, symlinks=symlinks,
-            dry_run=dry_run, tell=tell,
+            dry_run=dry_run, tell=lambda now: update(f"{now.all_files} files", now.bytes, now.all_bytes),
         )
     if as_json:
         print_json({"moved": [{"source": one, "target": other} for one, other in done.moving], "bytes": done.bytes,
@@ -74,24 +71,3 @@ def _rate(text: str | None) -> float | None:
     if rate <= 0:
         raise SpecError("reading --limit", text, "it is no rate", "give bytes a second, such as 500k, 2M or 1.5M")
     return rate
-
-
-@contextmanager
-def _bar(silent: bool) -> Iterator[Tell]:
-    """Bytes, rate and time left on a terminal; nothing elsewhere."""
-    if silent or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task("", total=None)
-
-        def tell(now: Any) -> None:
-            bars.update(task, description=f"{now.files}/{now.all_files}", completed=now.bytes, total=now.all_bytes)
-
-        yield tell

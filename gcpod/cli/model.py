@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gcpod.cli.bars import byte_bars
 from gcpod.cli.common import cloud_options, json_option, load_if_there, print_json
 
 if TYPE_CHECKING:
-    from gcpod.models.fetch import FetchedModel, Progress
+    from gcpod.models.fetch import FetchedModel
     from gcpod.models.zoo import ZooModel
 
 PIPE_COLUMNS = 200
@@ -104,7 +103,7 @@ def _fetch(name: str, base: str | None, as_json: bool) -> FetchedModel:
     from gcpod.models.zoo import find_model
 
     asked = find_model(name)
-    with requests.Session() as session, _bars(as_json) as progress:
+    with requests.Session() as session, byte_bars(as_json) as progress:
         return fetch_model(
             asked, cache_dir(), session, base=base, progress=progress, say=lambda text: click.echo(text, err=True),
         )
@@ -142,22 +141,3 @@ def _yaml(values: dict[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(values, sort_keys=False, width=10_000)
-
-
-@contextmanager
-def _bars(silent: bool) -> Iterator[Progress]:
-    """Bytes fetched and unpacked on a terminal, nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console, tasks = Console(stderr=True), {}
-    columns = (
-        TextColumn("{task.description:6}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=silent or not console.is_terminal) as bars:
-        def update(phase: str, done: int, total: int | None) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total)
-            bars.update(tasks[phase], completed=done, total=total)
-
-        yield update

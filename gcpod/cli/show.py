@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gcpod.results.report import RunResult
     from gcpod.status import JobInfo, Metrics
     from gcpod.status import Progress as JobProgress
+    from gcpod.storage.transfer import Progress as Moved
 
 TAIL = 15
 """Lines of a failed job's log that are shown."""
@@ -50,6 +51,17 @@ class Screen:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def moving(self, now: Moved) -> None:
+        if not self.console.is_terminal:
+            return
+        if "upload" not in self._tasks:
+            self._tasks["upload"] = self._bars.add_task("upload", total=None, facts="")
+        name = self._tasks["upload"]
+        self._bars.update(name, completed=now.bytes / 1e6, total=now.all_bytes / 1e6, visible=now.bytes < now.all_bytes)
+        task = next(task for task in self._bars.tasks if task.id == name)
+        left = "" if task.time_remaining is None else f", {_duration(task.time_remaining)} left"
+        self._bars.update(name, facts=f"MB, {now.files}/{now.all_files} files, {task.speed or 0:.1f} MB/s{left}")
 
     def state(self, kind: Kind, info: JobInfo) -> None:
         self.say(f"{kind}: {info.state.short} {info.name}")

@@ -7,6 +7,7 @@ from typing import Protocol
 from gcpod.jobs.logs import LogLine
 from gcpod.jobs.request import Kind
 from gcpod.status import JobInfo, Progress
+from gcpod.storage.transfer import Progress as Moved
 
 
 class Reporter(Protocol):
@@ -14,6 +15,9 @@ class Reporter(Protocol):
 
     def say(self, text: str) -> None:
         """A step was done."""
+
+    def moving(self, now: Moved) -> None:
+        """Files are on their way into the bucket."""
 
     def state(self, kind: Kind, info: JobInfo) -> None:
         """A job was submitted or changed its state."""
@@ -29,6 +33,9 @@ class Quiet:
     """A Reporter that tells nobody."""
 
     def say(self, text: str) -> None:
+        """Passed over."""
+
+    def moving(self, now: Moved) -> None:
         """Passed over."""
 
     def state(self, kind: Kind, info: JobInfo) -> None:

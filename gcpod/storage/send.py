@@ -56,13 +56,14 @@ class _Sender:
         self.piece, self.channel, self.traffic = piece, channel, channel.traffic
         self.patience = Patience(self.traffic, "uploading", piece.uri)
         self.told = json.dumps(new_metadata(piece, channel)).encode()
-        self.arrived = self.furthest = 0
+        self.arrived = self.furthest = self.counted = 0
 
     def single(self) -> int:
         return self.patience.run(self._single)
 
     def _single(self) -> int:
         piece = self.piece
+        self._confirmed(0)
         edge = secrets.token_hex(16)
         head = (f"--{edge}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode() + self.told
                 + f"\r\n--{edge}\r\nContent-Type: application/octet-stream\r\n\r\n".encode())
@@ -155,8 +156,9 @@ class _Sender:
         self._confirmed(arrived)
 
     def _confirmed(self, arrived: int) -> None:
-        self.traffic.count(moved=arrived - self.arrived)
-        self.arrived = arrived
+        # Blocks on their way were counted already, so that who watches a slow line sees it move.
+        self.traffic.count(moved=arrived - self.counted)
+        self.arrived = self.counted = arrived
 
     def _ended_session(self, answer: Answer, state: _Session) -> int:
         """The generation out of the last answer to a session, or none, when the session is over without one."""
@@ -222,6 +224,8 @@ class _Sender:
                     if not block:
                         raise self._changed()
                     start += len(block)
+                    self.traffic.count(moved=len(block))
+                    self.counted += len(block)
                     yield block
         except OSError as e:
             # Told apart from the network's errors, which pass.

@@ -45,7 +45,8 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class Counts:
-    """What has moved so far; ``bytes`` counts each byte of a file once, ``sent_bytes`` also those sent again."""
+    """What has moved so far; ``bytes`` counts each byte of a file once, also while it is on its way, ``sent_bytes``
+    also those sent again."""
 
     files: int = 0
     bytes: int = 0

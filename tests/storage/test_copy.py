@@ -115,6 +115,18 @@ def test_a_dry_run_moves_nothing(gcpod: Any, bucket: Objects, tmp_path: Path) ->
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.parametrize(("options", "shown"), [((), True), (("--quiet",), False), (("--json",), False)])
+def test_bytes_rate_and_time_left_are_shown_on_a_terminal(
+    gcpod: Any, bucket: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], shown: bool,
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    source = tree(tmp_path / "source", big=b"x" * 1_000_000)
+    told = gcpod(source, root(bucket), "--limit", "2M", *options)
+    for text in ("1 files", "/1.0 MB", "B/s"):
+        assert (text in told.err) is shown
+
+
 def test_quiet_is_quiet(gcpod: Any, bucket: Objects, tmp_path: Path) -> None:
     told = gcpod(tree(tmp_path / "source"), root(bucket), "--quiet")
     assert (told.code, told.out, told.err) == (0, "", "")
