@@ -158,7 +158,7 @@ def boundary_of(content_type: str) -> bytes:
 def split_related(file: BinaryIO, size: int, boundary: bytes) -> tuple[Part, Part]:
     """The metadata part and the media part of a multipart/related upload, without reading the media.
 
-    Line ends may be CRLF or bare LF: gcloud sends the latter.
+    Line ends may be CRLF or bare LF: gcloud sends the latter, and a CR before its LF is the media's own.
 
     Raises:
         ApiError: 400, there are not exactly two well-formed parts.
@@ -173,7 +173,8 @@ def split_related(file: BinaryIO, size: int, boundary: bytes) -> tuple[Part, Par
     tail_start = max(second.end() - 2, size - len(boundary) - 64)
     file.seek(tail_start)
     tail = file.read()
-    closing = list(re.finditer(rb"\r?\n--" + re.escape(boundary) + rb"--[ \t]*(?:\r?\n)?\Z", tail))
+    line_end = rb"\r?\n" if first[0].endswith(b"\r\n") else rb"\n"
+    closing = list(re.finditer(line_end + rb"--" + re.escape(boundary) + rb"--[ \t]*(?:\r?\n)?\Z", tail))
     if not closing:
         raise ApiError(400, "Malformed multipart body: the closing boundary is missing.")
     metadata, media = (

@@ -134,7 +134,7 @@ def multipart(newline: bytes, content: bytes, metadata: bytes = b'{"name":"x"}')
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("content", [b"", b"hello", b"\n--frontie\r\n\r\n", b"\r\n"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\n--frontie\r\n\r\n", b"\r\n", b"\r", b"hello\r"])
 @pytest.mark.parametrize("path", ["/upload", "/resumable/upload"])
 def test_multipart_line_ends(raw: Raw, bucket: Any, newline: bytes, content: bytes, path: str) -> None:
     reply = raw(
