@@ -232,13 +232,12 @@ class Place:
         return [sys.executable, "-m", "gcpod", "copy", source, target, "--endpoint", self.url, "--quiet"]
 
     def gcpod_call(self, source: str, target: str) -> None:
-        from gcpod import api
-        from gcpod.spec import Spec
+        from gcpod.copying import copy
 
-        api.copy(source, target, spec=Spec(), endpoint=self.url)
+        copy(source, target, endpoint=self.url)
 
     def gcpod_logs(self, folder: Path, prefix: str) -> None:
-        from gcpod.api import connect
+        from gcpod.connection import connect
         from gcpod.results.tensorboard import fetch_tensorboard
         from gcpod.spec import Spec
         from gcpod.storage.objects import Objects
@@ -316,7 +315,7 @@ def _gcpod(place: Place, up: bool) -> list[Peer]:
 
     return [
         Peer("gcpod copy", "command", lambda f, p: run(place.gcpod_command(*ends(f, p)), {})),
-        Peer("gcpod.api.copy", "call", lambda f, p: place.gcpod_call(*ends(f, p))),
+        Peer("gcpod.copy", "call", lambda f, p: place.gcpod_call(*ends(f, p))),
     ]
 
 

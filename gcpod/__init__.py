@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gcpod.api import build_in_bucket as build_in_bucket
     from gcpod.api import check as check
-    from gcpod.api import connect as connect
-    from gcpod.api import copy as copy
     from gcpod.api import fetch_tensorboard as fetch_tensorboard
     from gcpod.api import open_run as open_run
     from gcpod.api import run as run
     from gcpod.api import submit as submit
     from gcpod.api import upload as upload
+    from gcpod.connection import connect as connect
+    from gcpod.copying import copy as copy
     from gcpod.data.build import DatasetRequest as DatasetRequest
     from gcpod.data.build import build_dataset as build_dataset
     from gcpod.data.build import check_dataset as check_dataset
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "gcpod.api": ("build_in_bucket", "check", "connect", "copy", "fetch_tensorboard", "open_run", "run", "submit",
-                  "upload"),
+    "gcpod.api": ("build_in_bucket", "check", "fetch_tensorboard", "open_run", "run", "submit", "upload"),
+    "gcpod.connection": ("connect",),
+    "gcpod.copying": ("copy",),
     "gcpod.data.build": ("DatasetRequest", "build_dataset", "check_dataset"),
     "gcpod.data.inspect": ("inspect_dataset",),
     "gcpod.errors": ("GcpodError",),

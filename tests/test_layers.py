@@ -21,9 +21,9 @@ LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
     "session",
     "data models pipeline packaging",
     "beam storage",
-    "jobs results",
+    "jobs results connection",
     "prepare",
-    "uploads",
+    "uploads copying",
     "checks runner demo",
     "api",
     "cli",
@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
 
 TOGETHER = {"specfile": {"spec"}}
 LOCAL_CLOUD = {"localcloud", "errors", "cache", "uris", "runtimes"}
-STARTS_IT = {"api", "cli"}
+STARTS_IT = {"connection", "cli"}
 """Who may start a local cloud; everything else meets it over HTTP."""
 TOP = {"", "__main__"}
 """gcpod/__init__.py, which names the public calls, and __main__.py, which starts the command line."""

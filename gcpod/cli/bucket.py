@@ -42,7 +42,7 @@ def create(
     Pieces of uploads that nobody went on with are deleted after a week. A bucket that is there is left as it is, and
     what speaks against it is said.
     """
-    from gcpod.api import connect, settings_of
+    from gcpod.connection import connect, settings_of
     from gcpod.storage.buckets import check_bucket, create_bucket, plan_bucket
 
     spec = load_if_there(file)
@@ -66,7 +66,7 @@ def create(
 @json_option
 def show(name: str | None, file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
     """Tell how the bucket NAME is set up, by default that of the spec, and what speaks against it (S504 to S507)."""
-    from gcpod.api import connect, settings_of
+    from gcpod.connection import connect, settings_of
     from gcpod.errors import StorageError
     from gcpod.storage.buckets import check_bucket, find_bucket
 
@@ -102,7 +102,7 @@ def _labels(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _retry(session: Session) -> object:
-    from gcpod.api import objects_of
+    from gcpod.connection import objects_of
 
     return objects_of(session).retry
 

@@ -33,7 +33,7 @@ def render(
     file: Path, local: bool, endpoint: str | None, out: Path | None, settings: tuple[str, ...], diff: bool,
 ) -> None:
     """Render the pipeline config of a run."""
-    from gcpod.api import settings_of
+    from gcpod.connection import settings_of
     from gcpod.layout import RunLayout
     from gcpod.pipeline.render import template_text
     from gcpod.prepare import build_spec_dataset, render_spec_config, run_name
@@ -151,7 +151,7 @@ def _classes(path: Path) -> tuple[int, list[Finding]]:
 @json_option
 def show(file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
     """Show project, region, bucket and credentials, and where each value came from."""
-    from gcpod.api import settings_of
+    from gcpod.connection import settings_of
 
     settings = settings_of(load_if_there(file), local=local, endpoint=endpoint)
     rows = {name: getattr(settings, name) for name in ("project", "region", "bucket", "credentials", "endpoint")}

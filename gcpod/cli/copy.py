@@ -41,7 +41,7 @@ def copy(
 
     What is there already, by size and checksum, does not move; what was begun goes on. Nothing is deleted.
     """
-    from gcpod.api import copy as copy_files
+    from gcpod.copying import copy as copy_files
     from gcpod.storage.traffic import TransferOptions
 
     options = TransferOptions(workers=workers, rate_bytes=_rate(limit), parts=parts, stall_s=stall)

@@ -23,7 +23,7 @@ def jobs() -> None:
 
 
 def _open(file: Path, local: bool, endpoint: str | None) -> Session:
-    from gcpod.api import connect
+    from gcpod.connection import connect
 
     return connect(load_if_there(file), local=local, endpoint=endpoint)
 

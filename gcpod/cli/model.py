@@ -74,7 +74,7 @@ def fetch(name: str, base: str | None, as_json: bool) -> None:
 @json_option
 def upload(name: str, file: Path, local: bool, endpoint: str | None, base: str | None, as_json: bool) -> None:
     """Put a model's checkpoint into the bucket, fetching it first where it is not here."""
-    from gcpod.api import connect, objects_of, settings_of
+    from gcpod.connection import connect, objects_of, settings_of
     from gcpod.models.start import folder_in_bucket
     from gcpod.uploads import upload_model
 

@@ -67,7 +67,7 @@ def demo(folder: Path, steps: int, as_json: bool, log: bool) -> None:
 
 
 def _dry_run(spec: Spec, local: bool, endpoint: str | None) -> None:
-    from gcpod.api import settings_of
+    from gcpod.connection import settings_of
     from gcpod.prepare import prepare, requests_of
 
     settings = settings_of(spec, local=local, endpoint=endpoint)
@@ -82,7 +82,7 @@ def _dry_run(spec: Spec, local: bool, endpoint: str | None) -> None:
 @contextmanager
 def _stopped_after(spec: Spec, local: bool) -> Iterator[None]:
     """Ends the project's local cloud again if this command started it, it did its work and no job is left."""
-    from gcpod.api import connect, local_root
+    from gcpod.connection import connect, local_root
 
     if not local:
         yield

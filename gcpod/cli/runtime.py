@@ -86,7 +86,7 @@ def build(
             raise click.UsageError("--out writes a folder and takes neither a cloud nor --again nor --json")
         _write(found, kind, out)
         return
-    from gcpod.api import LOCAL_PATIENCE_S, connect, objects_of
+    from gcpod.connection import LOCAL_PATIENCE_S, connect, objects_of
     from gcpod.jobs.builds import ImageBuilder
 
     session = connect(load_if_there(file), local=local, endpoint=endpoint)

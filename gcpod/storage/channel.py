@@ -238,7 +238,7 @@ class Channel:
             raise BrokenError(f"nothing moved for {self.traffic.options.stall_s:g} s") from self._stopped(e)
         except http.client.IncompleteRead as e:
             raise BrokenError("the answer ended early") from self._stopped(e)
-        except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError) as e:
+        except (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as e:
             raise BrokenError(f"the connection broke ({type(e).__name__})", stale=used) from self._stopped(e)
         except (http.client.HTTPException, OSError) as e:
             raise BrokenError(f"no answer ({type(e).__name__}: {e})") from self._stopped(e)

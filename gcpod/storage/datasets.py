@@ -18,8 +18,8 @@ from gcpod.data.store import FolderStore
 from gcpod.errors import DataError, StorageError
 from gcpod.records import Writable
 from gcpod.storage.known import local_files
-from gcpod.storage.objects import ObjectInfo, Objects
-from gcpod.storage.plan import Upload
+from gcpod.storage.objects import Objects
+from gcpod.storage.plan import ObjectInfo, Upload
 from gcpod.storage.transfer import send_all, upload_files
 from gcpod.uris import GcsUri
 

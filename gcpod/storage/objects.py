@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gcpod.errors import AuthError, GcpodError, OutageError, StorageError
 from gcpod.session import Session
-from gcpod.storage.traffic import PATIENCE_S
+from gcpod.storage.channel import Line
+from gcpod.storage.listing import list_objects
+from gcpod.storage.patience import coded
+from gcpod.storage.plan import ObjectInfo
+from gcpod.storage.traffic import PATIENCE_S, Traffic, TransferOptions
 from gcpod.uris import GcsUri
 
 TIMEOUT_S = 60.0
-_LISTED = "items(name,size,generation,crc32c,metadata),nextPageToken"
 CHUNK_BYTES = 8 << 20
 """A multiple of 256 KiB (https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload)."""
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses that pass by themselves (https://cloud.google.com/storage/docs/retry-strategy#retryable)."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,6 @@ class Content:
 
     content: bytes
     generation: int
-
-
-@dataclass(frozen=True)
-class ObjectInfo:
-    """What a listing says; ``crc32c`` is base64 of the big-endian Castagnoli checksum, "" when none was given."""
-
-    uri: GcsUri
-    size: int
-    generation: int
-    crc32c: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -69,20 +59,6 @@ def translated(tried: str, on: object) -> Iterator[None]:
         raise StorageError(tried, on, "the bytes do not match their checksum", "run the command again") from e
     except (RequestException, RetryError, ConnectionError) as e:
         raise OutageError(tried, on, f"no answer ({type(e).__name__})", "check the network and run it again") from e
-
-
-def coded(tried: str, on: object, status: int, message: str) -> GcpodError:
-    """The error for a status that Cloud Storage answered with."""
-    text = (message.splitlines() or [""])[0][:300]
-    found = f"the service answered {status}: {text}"
-    if status in (401, 403):
-        return AuthError(tried, on, found, "grant roles/storage.objectAdmin on the bucket")
-    if status in PASSING:
-        return OutageError(tried, on, found, "wait and run the command again")
-    if status == 400 and "requester pays" in text.lower():
-        return StorageError(tried, on, found, "name the project that pays as storage.user_project in gcpod.yaml")
-    fix = "check the bucket's name, or let `gcpod run` make it" if status == 404 else "run the command again"
-    return StorageError(tried, on, found, fix)
 
 
 class _Sender:
@@ -229,19 +205,13 @@ class Objects:
         """The object of that very name, if it is there."""
         return [info for info in self._listed(uri, uri.name, uri.name + "!") if info.uri == uri]
 
-    def _listed(self, uri: GcsUri, prefix: str, before: str | None = None) -> Iterator[ObjectInfo]:
-        with translated("listing", uri):
-            blobs = self._bucket(uri.bucket).list_blobs(
-                prefix=prefix or None, end_offset=before, fields=_LISTED, timeout=TIMEOUT_S, retry=self.retry,
-            )
-            for b in blobs:
-                yield ObjectInfo(
-                    GcsUri(uri.bucket, b.name), int(b.size), int(b.generation), b.crc32c or "", b.metadata or {},
-                )
-
     def list(self, prefix: GcsUri) -> list[ObjectInfo]:
         """Everything below a prefix, without the empty "directory" objects that TensorFlow writes."""
         return [info for info in self._listed(prefix, prefix.prefix) if not info.uri.name.endswith("/")]
+
+    def _listed(self, uri: GcsUri, prefix: str, before: str = "") -> Iterator[ObjectInfo]:
+        traffic = Traffic(TransferOptions(patience_s=self.patience_s))
+        return list_objects(Line(self.session, traffic), uri, prefix, before)
 
     def fetch(self, uri: GcsUri, generation: int, start: int, into: Path) -> bool:
         """Writes an object's bytes from ``start`` to a file; False when that generation is gone by now."""

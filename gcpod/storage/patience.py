@@ -8,11 +8,12 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from gcpod.errors import OutageError
+from gcpod.errors import AuthError, GcpodError, OutageError, StorageError
 from gcpod.storage.channel import Answer, BrokenError
-from gcpod.storage.objects import PASSING, coded
 from gcpod.storage.traffic import LONGEST_PAUSE_S, Traffic
 
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that pass by themselves (https://cloud.google.com/storage/docs/retry-strategy#retryable)."""
 _Result = TypeVar("_Result")
 
 
@@ -82,6 +83,20 @@ def checked(answer: Answer, tried: str, on: object, *fine: int) -> Answer:
     if answer.status in PASSING:
         raise AgainError(f"the service answered {answer.status}", retry_after(answer.headers.get("retry-after", "")))
     raise coded(tried, on, answer.status, answer.message)
+
+
+def coded(tried: str, on: object, status: int, message: str) -> GcpodError:
+    """The error for a status that Cloud Storage answered with."""
+    text = (message.splitlines() or [""])[0][:300]
+    found = f"the service answered {status}: {text}"
+    if status in (401, 403):
+        return AuthError(tried, on, found, "grant roles/storage.objectAdmin on the bucket")
+    if status in PASSING:
+        return OutageError(tried, on, found, "wait and run the command again")
+    if status == 400 and "requester pays" in text.lower():
+        return StorageError(tried, on, found, "name the project that pays as storage.user_project in gcpod.yaml")
+    fix = "check the bucket's name, or let `gcpod run` make it" if status == 404 else "run the command again"
+    return StorageError(tried, on, found, fix)
 
 
 def retry_after(text: str, now: Callable[[], float] = time.time) -> float | None:

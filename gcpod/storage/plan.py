@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from gcpod.storage.objects import ObjectInfo
 from gcpod.uris import GcsUri
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a listing says; ``crc32c`` is base64 of the big-endian Castagnoli checksum, "" when none was given."""
+
+    uri: GcsUri
+    size: int
+    generation: int
+    crc32c: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

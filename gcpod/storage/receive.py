@@ -22,8 +22,8 @@ from gcpod.checksums import crc32c_text, file_crc32c
 from gcpod.errors import StorageError
 from gcpod.storage.calls import API
 from gcpod.storage.channel import Answer, BrokenError, Channel
-from gcpod.storage.objects import ObjectInfo
 from gcpod.storage.patience import Patience, checked
+from gcpod.storage.plan import ObjectInfo
 from gcpod.storage.traffic import BLOCK_BYTES
 from gcpod.storage.workers import Work
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from gcpod.errors import StorageError
 from gcpod.storage.known import known_checksums, tree_file
 from gcpod.storage.names import SIDECAR, check_name, local_paths, parse_sidecar, render_sidecar
-from gcpod.storage.objects import ObjectInfo, Objects
-from gcpod.storage.plan import LocalFile, plan_upload
+from gcpod.storage.objects import Objects
+from gcpod.storage.plan import LocalFile, ObjectInfo, plan_upload
 from gcpod.storage.receive import Download
 from gcpod.storage.traffic import TransferOptions
 from gcpod.storage.transfer import Tell, fetch_all, send_all, transfer_folder

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from gcpod import errors
-from gcpod.api import copy
+from gcpod.copying import copy
 from gcpod.localcloud.server import LocalCloud
 from gcpod.session import Session
 from gcpod.settings import resolve

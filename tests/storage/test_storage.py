@@ -17,8 +17,8 @@ from gcpod.session import Session
 from gcpod.settings import resolve
 from gcpod.spec import Spec
 from gcpod.storage.known import local_files
-from gcpod.storage.objects import ObjectInfo, Objects
-from gcpod.storage.plan import plan_upload
+from gcpod.storage.objects import Objects
+from gcpod.storage.plan import ObjectInfo, plan_upload
 from gcpod.storage.transfer import Progress, upload_files
 from gcpod.uris import GcsUri
 
