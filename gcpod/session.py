@@ -138,11 +138,19 @@ class Session:
         try:
             with self._renewing:
                 self.credentials.before_request(Request(), method, url, headers)
-        except TransportError as e:
-            raise UnreachableError(f"credentials could not be renewed ({type(e).__name__})") from e
         except GoogleAuthError as e:
+            if isinstance(e, TransportError) or getattr(e, "retryable", False):
+                raise UnreachableError(f"credentials could not be renewed ({type(e).__name__})") from e
             raise AuthError("renewing the credentials for", url.partition("?")[0], str(e).splitlines()[0],
                             "run `gcloud auth application-default login`") from e
+
+    def renew(self) -> bool:
+        """Has the next request get a new token, where there is one to get; returns whether there is."""
+        if self.is_local or getattr(self.credentials, "token", None) is None:
+            return False
+        with self._renewing:
+            self.credentials.token = None
+        return True
 
     @cached_property
     def storage(self) -> Any:

@@ -71,7 +71,8 @@ def lying(piece: Piece, channel: Channel) -> int:
         StorageError: other bytes lie there.
     """
     found = look(piece.uri, channel)
-    if found is None or found.get("crc32c") != piece.crc32c or int(found["generation"]) == piece.generation:
+    same = found is not None and (found.get("crc32c"), int(found["size"])) == (piece.crc32c, piece.size)
+    if found is None or not same or int(found["generation"]) == piece.generation:
         raise StorageError("uploading", piece.uri, "another object with other bytes lies there since this upload began",
                            "make sure that nobody else writes there and run the command again")
     return int(found["generation"])

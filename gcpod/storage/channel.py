@@ -7,10 +7,15 @@ benchmarks/transfers.py makes them. Everything else uses Google's client (object
 from __future__ import annotations
 
 import base64
+import fcntl
 import http.client
 import json
 import os
+import select
+import socket
 import ssl
+import struct
+import termios
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,8 +62,10 @@ class Answer:
         Raises:
             BrokenError: it ends early.
         """
+        told = response.headers.get("Content-Length", "")
+        endless = response.length is None and not response.chunked
         content = response.read(_MOST_REPLY_BYTES)
-        if not response.isclosed():
+        if not endless and (not response.isclosed() or (told.isdigit() and len(content) != int(told))):
             raise BrokenError("the answer ended early")
         return cls(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
 
@@ -115,9 +122,9 @@ class Line:
         Raises:
             StorageError: it leads elsewhere, where these credentials have no business.
         """
-        given = urlsplit(url)
+        given = urlsplit(url) if url.isascii() and url.isprintable() and " " not in url else urlsplit("")
         if (given.scheme, given.netloc) != (self._parts.scheme, self._parts.netloc):
-            raise StorageError("going on with the upload at", given.netloc, f"it is not {self._parts.netloc}",
+            raise StorageError("going on with the upload at", given.netloc or "the address", f"it is not {self.base}",
                                "check the endpoint")
         return f"{given.path}?{given.query}"
 
@@ -134,7 +141,7 @@ class Line:
 
     def _secure(self) -> http.client.HTTPConnection:
         host, port = self._parts.hostname or "", self._parts.port or 443
-        proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get("https")
+        proxy = None if urllib.request.proxy_bypass(host) else _proxy()
         if proxy is None:
             return http.client.HTTPSConnection(host, port, timeout=_CONNECT_S, context=self._trust())
         by = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
@@ -165,9 +172,15 @@ class Line:
         """Ends every connection under whoever waits for it."""
         with self._lock:
             for connection in self._open:
-                # Closing alone would not wake a thread that reads.
-                with suppress(OSError, AttributeError):
-                    connection.sock.shutdown(2)
+                # Closing alone would not wake a thread that reads. A TLS socket's own shutdown would first drop what
+                # encrypts, under a thread that may be sending.
+                with suppress(OSError, TypeError):
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+
+def _proxy() -> str | None:
+    named = urllib.request.getproxies()
+    return named.get("https") or named.get("all")
 
 
 class Channel:
@@ -176,7 +189,7 @@ class Channel:
     def __init__(self, line: Line) -> None:
         self.line, self.traffic = line, line.traffic
         self._connection: http.client.HTTPConnection | None = None
-        self._used = False
+        self._used = self._renewed = False
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -200,10 +213,19 @@ class Channel:
             StoppedError: the transfer was called off.
         """
         with self.open(method, path, headers, body, length) as response:
-            content = response.read(_MOST_REPLY_BYTES)
-            if not response.isclosed():
-                raise BrokenError("the answer ended early")
-            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+            answer = Answer.of(response)
+        self.check_token(answer.status)
+        return answer
+
+    def check_token(self, status: int) -> None:
+        """Renews credentials that the service no longer takes, once.
+
+        Raises:
+            BrokenError: it did; the request is to be sent again.
+        """
+        if status == 401 and not self._renewed and self.line.session.renew():
+            self._renewed = True
+            raise BrokenError("the credentials had expired", stale=True)
 
     @contextmanager
     def open(
@@ -213,12 +235,12 @@ class Channel:
         """As `ask`, for a reply that is read bit by bit."""
         told = {"User-Agent": _AGENT, "Accept-Encoding": "identity", **(headers or {})}
         told["Content-Length"] = str(len(body) if isinstance(body, bytes) else length)
-        self.traffic.count(requests=1)
         whole = False
         try:
             with self._translated():
                 self.line.session.authorise(method, self.line.base + path, told)
                 response = self._send(method, path, told, body)
+                self.traffic.count(answered=1, through=int(told["Content-Length"]))
                 with response:
                     yield response
                     whole = response.isclosed() and not response.will_close
@@ -240,8 +262,12 @@ class Channel:
             raise BrokenError("the answer ended early") from self._stopped(e)
         except (http.client.RemoteDisconnected, ConnectionResetError, ConnectionAbortedError, BrokenPipeError) as e:
             raise BrokenError(f"the connection broke ({type(e).__name__})", stale=used) from self._stopped(e)
+        except ssl.SSLCertVerificationError as e:
+            fix = "where a proxy reads along, name its authority as REQUESTS_CA_BUNDLE"
+            raise StorageError("trusting the certificate of", self.line.base, e.verify_message, fix) from e
         except (http.client.HTTPException, OSError) as e:
-            raise BrokenError(f"no answer ({type(e).__name__}: {e})") from self._stopped(e)
+            # Not what they say: some quote the address, which for an upload is a secret.
+            raise BrokenError(f"no answer ({type(e).__name__})") from self._stopped(e)
 
     def _stopped(self, error: Exception) -> Exception:
         """The error itself; cut connections look broken, and are not."""
@@ -255,6 +281,9 @@ class Channel:
         if self._connection is None:
             self._connection = self.line.connect()
             self._connection.connect()
+            # Who called it off meanwhile could not cut what was not there yet.
+            if self.traffic.stopped:
+                raise StoppedError
         connection = self._connection
         connection.sock.settimeout(self.traffic.options.stall_s)
         connection.putrequest(method, path, skip_accept_encoding=True)
@@ -268,11 +297,41 @@ class Channel:
                 connection.endheaders()
                 for block in body:
                     self.traffic.pass_bytes(len(block))
-                    connection.send(block)
+                    _send_all(connection.sock, block)
         except (ConnectionError, BrokenPipeError) as e:
             # A service that refuses says why before it closes; what it said may have arrived.
             with suppress(http.client.HTTPException, OSError):
                 return connection.getresponse()
             raise e from None
         self._used = True
+        _await_reply(connection.sock, self.traffic.options.stall_s)
         return connection.getresponse()
+
+
+def _send_all(sock: socket.socket, block: bytes) -> None:
+    """As sendall, whose timeout is for all of it: here it is for the next byte, however slow the line is."""
+    view = memoryview(block)
+    while view:
+        view = view[sock.send(view):]
+
+
+def _await_reply(sock: socket.socket, stall_s: float) -> None:
+    """Waits until something comes; what still leaves this machine counts as movement.
+
+    Raises:
+        TimeoutError: nothing moved for ``stall_s``.
+    """
+    waiting = _unsent(sock)
+    while not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not select.select([sock], [], [], stall_s)[0]:
+        left = _unsent(sock)
+        if left >= waiting:
+            raise TimeoutError
+        waiting = left
+
+
+def _unsent(sock: socket.socket) -> int:
+    """Bytes that wait in this machine, or are not acknowledged; 0 where the system does not tell
+    (SIOCOUTQ, https://man7.org/linux/man-pages/man7/tcp.7.html)."""
+    with suppress(OSError):
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
+    return 0

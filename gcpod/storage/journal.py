@@ -57,11 +57,16 @@ class Journal:
 
     @contextmanager
     def entry(self, *about: object) -> Iterator[Entry | None]:
-        """The entry of an upload, by everything that decides what is uploaded; None while another process has it."""
+        """The entry of an upload, by everything that decides what is uploaded; None while another process has it, or
+        where nothing can be written."""
         key = hashlib.sha256("\0".join(map(str, about)).encode("utf-8", "surrogateescape")).hexdigest()
         path = self.folder / key
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            yield None
+            return
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,7 +14,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -30,6 +29,7 @@ RACY_S: Final = 2.0
 UNUSED_DAYS: Final = 90
 _DAY_S: Final = 86_400
 _THREADS: Final = 4
+_LOOK_S: Final = 0.1
 _BATCH: Final = 500
 """Paths in one query; sqlite took 999 at most before 3.32 (https://sqlite.org/limits.html)."""
 _WAIT_S: Final = 2.0
@@ -181,22 +181,28 @@ def _settled(file: TreeFile, read_at: float) -> bool:
 
 
 def _read_all(files: dict[bytes, TreeFile], into: dict[bytes, str]) -> None:
-    """Reads files by a few threads; after an error none is begun any more."""
+    """Reads files by a few threads; after an error, or Ctrl-C, none is begun any more, and none is waited for."""
     left = iter(list(files.items()))  # of a list, so that each thread gets others
+    failures: list[BaseException] = []
 
     def work() -> None:
-        for key, file in left:
-            into[key] = _read(file)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        workers = [pool.submit(work) for _ in range(min(_THREADS, len(files)))]
         try:
-            wait(workers, return_when=FIRST_EXCEPTION)
-        finally:
-            for _ in left:
-                pass
-    for worker in workers:
-        worker.result()
+            for key, file in left:
+                into[key] = _read(file)
+        except BaseException as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_THREADS, len(files)))]
+    try:
+        for thread in threads:
+            thread.start()
+        while not failures and (alive := [thread for thread in threads if thread.is_alive()]):
+            alive[0].join(_LOOK_S)
+    finally:
+        for _ in left:
+            pass
+    if failures:
+        raise failures[0]
 
 
 def _read(file: TreeFile) -> str:

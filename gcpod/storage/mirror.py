@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gcpod.storage.channel import Channel
 from gcpod.storage.objects import Objects
 from gcpod.storage.receive import Download, Receiver, ReplacedError
 from gcpod.storage.traffic import Traffic, TransferOptions
-from gcpod.storage.transfer import Tell, run_all, transfer_folder
+from gcpod.storage.transfer import Tell, run_all, transfer_folder, with_checksums
 from gcpod.storage.workers import Work
 
 
@@ -39,14 +39,15 @@ def mirror(
         StorageError, AuthError, OutageError: a file or an object cannot be read or written.
     """
     traffic = Traffic(options or TransferOptions(patience_s=objects.patience_s))
+    complete = with_checksums(objects, [one.info for one in downloads])
+    downloads = [replace(one, info=info) for one, info in zip(downloads, complete, strict=True)]
     changed = [one for one in downloads if not _same(one)]
     works: list[Work] = []
     with transfer_folder(folder) as aside:
         for one in changed:
             receiver = Receiver(one, aside, traffic.options.chunk_bytes, lambda: traffic.count(files=1))
-            known = one.path.stat().st_size if one.path.exists() else 0
-            grown = [receiver.grow] if 0 < known < one.info.size else receiver.works()
-            works += [partial(_unless_replaced, work) for work in grown]
+            there = one.path.exists() and one.path.stat().st_size > 0
+            works += [partial(_unless_replaced, work) for work in ([receiver.grow] if there else receiver.works())]
         run_all(objects, traffic, works, tell, len(changed), sum(one.info.size for one in changed))
     return Mirrored(traffic.counts.files, traffic.counts.sent_bytes)
 

@@ -19,6 +19,7 @@ from gcpod.storage.traffic import PATIENCE_S, Traffic, TransferOptions
 from gcpod.uris import GcsUri
 
 TIMEOUT_S = 60.0
+_WRITES = 5
 CHUNK_BYTES = 8 << 20
 """A multiple of 256 KiB (https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload)."""
 
@@ -163,9 +164,16 @@ class Objects:
             return True
 
     def write(self, uri: GcsUri, content: bytes) -> None:
-        """Writes whatever is there; trying again writes the same bytes again."""
-        with translated("writing", uri):
-            self._blob(uri).upload_from_string(content, timeout=TIMEOUT_S, retry=self.retry)
+        """Writes whatever is there, under the generation that it replaces.
+
+        Raises:
+            StorageError: somebody else writes there again and again.
+        """
+        for _ in range(_WRITES):
+            there = self.list_exactly(uri)
+            if self.write_if(uri, content, there[0].generation if there else 0) is not None:
+                return
+        raise StorageError("writing", uri, "somebody else writes it at the same time", "run the command again")
 
     @contextmanager
     def writer(self, uri: GcsUri, generation: int, metadata: Mapping[str, str]) -> Iterator[Any]:

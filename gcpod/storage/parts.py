@@ -6,13 +6,15 @@ where it has all of it, parts cost more than they bring: docs/storage.md.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from gcpod.checksums import file_crc32c
-from gcpod.errors import StorageError
+from gcpod.errors import AuthError, StorageError
 from gcpod.storage.calls import API, Piece, conditions, look, lying, new_metadata, remove
 from gcpod.storage.channel import Channel
 from gcpod.storage.journal import Journal
@@ -24,7 +26,6 @@ from gcpod.uris import GcsUri
 PARTS_FROM_BYTES = 64 << 20
 MOST_PARTS = 32
 """https://cloud.google.com/storage/docs/composite-objects#limitations"""
-_SAFE = str.maketrans("+/", "-_")
 
 
 class Parts:
@@ -51,10 +52,10 @@ class Parts:
     def _send(self, number: int, channel: Channel) -> None:
         start, size = self._spans[number]
         whole = self.whole
-        # By its own bytes: whoever uploads the same file again finds the part, and another file never does.
         crc32c = file_crc32c(whole.path, start=start, size=size)
-        name = f"{PARTS_FOLDER}/{whole.crc32c.rstrip('=').translate(_SAFE)}-{whole.size}/{number:02d}"
-        uri = GcsUri(whole.uri.bucket, name)
+        # Whoever uploads the same file to the same place again finds the part, and nobody else.
+        what = f"{whole.uri}\n{whole.size}\n{whole.crc32c}\n{start}\n{size}"
+        uri = GcsUri(whole.uri.bucket, f"{PARTS_FOLDER}/{hashlib.sha256(what.encode()).hexdigest()[:32]}")
         found = Patience(channel.traffic, "looking at", uri).run(lambda: look(uri, channel))
         generation = int(found["generation"]) if found else 0
         if found is None or found.get("crc32c") != crc32c:
@@ -82,6 +83,9 @@ class Parts:
 
         def attempt() -> int:
             answer = channel.ask("POST", path, {"Content-Type": "application/json"}, body)
+            if answer.status == 404:
+                raise StorageError("putting together", self.whole.uri, "a part of it is gone, or its bucket",
+                                   "run the command again")
             if answer.status == 412:
                 return lying(self.whole, channel)
             resource = checked(answer, "putting together", self.whole.uri).resource()
@@ -91,7 +95,8 @@ class Parts:
                                    "let nothing write to it and run the command again")
             return int(resource["generation"])
 
-        generation = patience.run(attempt)
+        self.done(patience.run(attempt))
         for uri, part in parts:
-            remove(uri, part, channel)
-        self.done(generation)
+            # The file is there; a bucket that lets nothing be deleted has its rules to clear them away.
+            with suppress(AuthError, StorageError):
+                remove(uri, part, channel)

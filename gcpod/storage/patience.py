@@ -55,14 +55,15 @@ class Patience:
                 self._pause(str(e), e.wait_s)
             except BrokenError as e:
                 # A connection that the service closed while it was idle says nothing about the service.
-                self._pause(str(e), 0.0 if e.stale and not self._failures else None)
+                self._pause(str(e), stale=e.stale and not self._failures)
 
-    def _pause(self, found: str, wait_s: float | None) -> None:
+    def _pause(self, found: str, wait_s: float | None = None, *, stale: bool = False) -> None:
+        self.traffic.count(troubles=0 if stale else 1)
         now = self.traffic.clock()
         self._since = now if self._since is None else self._since
         self._failures += 1
         longest = min(LONGEST_PAUSE_S, self.traffic.options.pause_s * 2 ** min(self._failures - 1, 16))
-        pause = longest * (0.5 + self.traffic.spread() / 2) if wait_s is None else wait_s
+        pause = 0.0 if stale else max(longest * (0.5 + self.traffic.spread() / 2), wait_s or 0.0)
         limit = self.traffic.options.patience_s
         if now + pause - self._since > limit:
             raise OutageError(self.tried, self.on, f"{found}, and so for {now - self._since:.0f} s",
@@ -71,14 +72,14 @@ class Patience:
 
 
 def checked(answer: Answer, tried: str, on: object, *fine: int) -> Answer:
-    """An answer whose status is 200 or one of ``fine``.
+    """An answer whose status is 200, 201 or one of ``fine``.
 
     Raises:
         AgainError: 408, 429 or 5xx.
         AuthError: 401 or 403.
         StorageError: any other status.
     """
-    if answer.status == 200 or answer.status in fine:
+    if answer.status in (200, 201, *fine):
         return answer
     if answer.status in PASSING:
         raise AgainError(f"the service answered {answer.status}", retry_after(answer.headers.get("retry-after", "")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -55,8 +56,8 @@ class Receiver:
 
     def __init__(self, download: Download, aside: Path, chunk_bytes: int, done: Callable[[], None]) -> None:
         self.download, self.info, self.done = download, download.info, done
-        key = hashlib.sha256(f"{self.info.uri}#{self.info.generation}#{chunk_bytes}".encode()).hexdigest()[:32]
-        self._aside = aside / key
+        what = f"{self.info.uri}#{self.info.generation}#{chunk_bytes}#{download.path}"
+        self._aside = aside / hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         self._log = self._aside.with_suffix(".log")
         size = self.info.size
         self._ranges = [(start, min(start + chunk_bytes, size)) for start in range(0, size, chunk_bytes)]
@@ -98,22 +99,31 @@ class Receiver:
         """Brings what follows the bytes at the path, which stays the same file for who reads it; where they are no
         beginning of the object, brings all of it.
         """
-        known = self.download.path.stat().st_size
         with self._writing():
-            self._aside.write_bytes(b"")
+            known = self.download.path.stat().st_size if self.download.path.exists() else 0
+            if 0 < known < self.info.size:
+                self._aside.write_bytes(b"")
+        if not 0 < known < self.info.size:
+            self._anew(channel)
+            return
         self._pour(known, self.info.size, -known, channel)
         with self._writing():
-            fits = file_crc32c(self.download.path, self._aside) == self.info.crc32c
+            fits = file_crc32c(self.download.path, self._aside, size=known) == self.info.crc32c
         if not fits:
             channel.traffic.count(moved=known - self.info.size)
-            for work in self.works():
-                work(channel)
+            self._anew(channel)
             return
         with self._writing():
-            with self._aside.open("rb") as new, self.download.path.open("ab") as file:
+            # At the place that was known, so that two who bring the same bytes bring them once.
+            with self._aside.open("rb") as new, self.download.path.open("r+b") as file:
+                file.seek(known)
                 shutil.copyfileobj(new, file, BLOCK_BYTES)
             self._aside.unlink()
         self.done()
+
+    def _anew(self, channel: Channel) -> None:
+        for work in self.works():
+            work(channel)
 
     def _earlier(self) -> dict[int, int]:
         """How far earlier processes came in each range; a last line without an end is half written."""
@@ -165,7 +175,7 @@ class Receiver:
             nonlocal at, crc, noted
             for block in self._blocks(at, end, channel):
                 with self._writing():
-                    os.pwrite(file.fileno(), block, at + offset)
+                    _write_at(file.fileno(), block, at + offset)
                 at, crc = at + len(block), google_crc32c.extend(crc, block)
                 patience.progressed()
                 channel.traffic.count(moved=len(block))
@@ -192,24 +202,32 @@ class Receiver:
         query = {"alt": "media", "generation": str(self.info.generation)}
         with channel.open("GET", channel.line.path(API, self.info.uri, query), headers) as response:
             if response.status not in (200, 206):
+                channel.check_token(response.status)
                 self._refused(Answer.of(response))
-            if response.status == 200 and (start, end) != (0, self.info.size):
+            begins = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            if not begins if response.status == 206 else (start, end) != (0, self.info.size):
                 raise BrokenError("the service sends another range than was asked for")
             while start < end:
-                block = response.read(min(BLOCK_BYTES, end - start))
+                block = response.read(min(channel.traffic.block_bytes, end - start))
                 if not block:
                     raise BrokenError("the answer ended early")
                 channel.traffic.pass_bytes(len(block))
+                channel.traffic.count(through=len(block))
                 start += len(block)
                 yield block
 
     def _refused(self, answer: Answer) -> None:
         if answer.status in (404, 412):
+            self._forget()
             raise ReplacedError("downloading", self.info.uri, "it was replaced or removed since it was listed",
                                 "run the command again")
         checked(answer, "downloading", self.info.uri)
 
     def _end(self, channel: Channel) -> None:
+        if not self.info.crc32c:
+            self._forget()
+            raise StorageError("downloading", self.info.uri, "the service tells no checksum to hold it against",
+                               "copy objects under a key of your own with gcloud storage")
         for _ in range(_TRIES):
             if self._whole():
                 break
@@ -223,6 +241,8 @@ class Receiver:
                                "check this machine's network and memory, and run the command again")
         with self._writing():
             self.download.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.download.path.is_file():
+                self._aside.chmod(stat.S_IMODE(self.download.path.stat().st_mode))
             self._aside.replace(self.download.path)
         self._forget()
         self.done()
@@ -247,3 +267,11 @@ class Receiver:
     def _forget(self) -> None:
         self._log.unlink(missing_ok=True)
         self._aside.unlink(missing_ok=True)
+
+
+def _write_at(descriptor: int, block: bytes, at: int) -> None:
+    """All of a block: the system may take less than it is given."""
+    view = memoryview(block)
+    while view:
+        written = os.pwrite(descriptor, view, at)
+        view, at = view[written:], at + written

@@ -18,11 +18,12 @@ from gcpod.storage.calls import UPLOADS, Piece, conditions, lying, new_metadata,
 from gcpod.storage.channel import Answer, BrokenError, Channel
 from gcpod.storage.journal import Entry, Journal
 from gcpod.storage.patience import Patience, checked
-from gcpod.storage.traffic import BLOCK_BYTES
 from gcpod.uris import GcsUri
 
 _TRIES = 3
-_GONE = frozenset({404, 410})
+_GONE = frozenset({404, 410, 499})
+_KEPT = frozenset({401, 403, 408, 429})
+"""Refusals that say nothing about the upload itself."""
 
 
 class _DamagedError(Exception):
@@ -70,7 +71,7 @@ class _Sender:
         tail = f"\r\n--{edge}--\r\n".encode()
 
         def body() -> Iterator[bytes]:
-            if piece.size <= BLOCK_BYTES:
+            if piece.size <= self.traffic.block_bytes:
                 yield b"".join((head, *self._blocks(0, piece.size), tail))
                 return
             yield head
@@ -85,12 +86,13 @@ class _Sender:
 
     def resumable(self, entry: Entry | None) -> int:
         """``entry`` keeps the session for the next process; None keeps it nowhere."""
-        session = entry.session if entry is not None else ""
-        state = _Session(self._own(session), entry, known=False)
+        state = _Session("", entry, known=False)
+        if entry is not None and entry.session:
+            try:
+                state.path = self.channel.line.own(entry.session)
+            except StorageError:
+                entry.drop()
         return self.patience.run(lambda: self._continue(state))
-
-    def _own(self, session: str) -> str:
-        return self.channel.line.own(session) if session else ""
 
     def _continue(self, state: _Session) -> int:
         """Sends what is missing, chunk by chunk; after a failed one the service is asked what it has."""
@@ -121,7 +123,7 @@ class _Sender:
         location = answer.headers.get("location", "")
         if not location:
             raise BrokenError("the service opened an upload without an address")
-        state.path, state.known = self._own(location), True
+        state.path, state.known = self.channel.line.own(location), True
         self._confirmed(0)
         if state.entry is not None:
             state.entry.keep(location)
@@ -166,7 +168,7 @@ class _Sender:
             self._confirmed(0)
             state.forget()
             raise BrokenError("the service has forgotten the upload")
-        if answer.status in (200, 400, 412):
+        if answer.status in (200, 201) or (400 <= answer.status < 500 and answer.status not in _KEPT):
             state.forget()
         return self._ended(answer)
 
@@ -188,7 +190,7 @@ class _Sender:
         resource = checked(answer, "uploading", piece.uri).resource()
         self._confirmed(piece.size)
         generation = int(resource["generation"])
-        if resource.get("crc32c") != piece.crc32c:
+        if resource.get("crc32c") != piece.crc32c or int(resource.get("size", -1)) != piece.size:
             self._confirmed(0)
             remove(piece.uri, generation, self.channel)
             self._unchanged()
@@ -220,7 +222,7 @@ class _Sender:
             with self.piece.path.open("rb", buffering=0) as file:
                 file.seek(self.piece.start + start)
                 while start < end:
-                    block = file.read(min(BLOCK_BYTES, end - start))
+                    block = file.read(min(self.traffic.block_bytes, end - start))
                     if not block:
                         raise self._changed()
                     start += len(block)

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PATIENCE_S = 120.0
 """How long one thing is tried again while the service is out of reach."""
@@ -14,6 +14,7 @@ CHUNK_BYTES = 64 << 20
 """A multiple of 256 KiB (https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload)."""
 SINGLE_BYTES = 8 << 20
 BLOCK_BYTES = 256 << 10
+_LEAST_BLOCK_BYTES = 4 << 10
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 32.0
 """Truncated exponential backoff (https://cloud.google.com/storage/docs/retry-strategy#exponential-backoff)."""
 
@@ -45,13 +46,22 @@ class TransferOptions:
 
 @dataclass(frozen=True)
 class Counts:
-    """What has moved so far; ``bytes`` counts each byte of a file once, also while it is on its way, ``sent_bytes``
-    also those sent again."""
+    """What has moved so far.
+
+    Attributes:
+        bytes: of files; each once, also while it is on its way.
+        sent_bytes: of all bodies, also of those sent again.
+        answered: requests that were answered, and ``answered_bytes`` those of their bodies: what has really passed the
+            line, where ``sent_bytes`` may wait in this machine still.
+        troubles: attempts that failed.
+    """
 
     files: int = 0
     bytes: int = 0
     sent_bytes: int = 0
-    requests: int = 0
+    answered: int = 0
+    answered_bytes: int = 0
+    troubles: int = 0
 
 
 class StoppedError(Exception):
@@ -90,11 +100,18 @@ class Traffic:
     def counts(self) -> Counts:
         return self._counts
 
-    def count(self, *, files: int = 0, moved: int = 0, requests: int = 0) -> None:
-        """``moved`` is negative where bytes turn out not to have arrived."""
+    def count(self, *, files: int = 0, moved: int = 0, answered: int = 0, through: int = 0, troubles: int = 0) -> None:
+        """Adds; ``moved`` is negative where bytes turn out not to have arrived, ``through`` are answered bytes."""
         with self._lock:
             c = self._counts
-            self._counts = Counts(c.files + files, c.bytes + moved, c.sent_bytes, c.requests + requests)
+            self._counts = Counts(c.files + files, c.bytes + moved, c.sent_bytes, c.answered + answered,
+                                  c.answered_bytes + through, c.troubles + troubles)
+
+    @property
+    def block_bytes(self) -> int:
+        """How much is read or written at a time: under a low limit less, so that every connection moves."""
+        rate = self.options.rate_bytes
+        return BLOCK_BYTES if rate is None else max(_LEAST_BLOCK_BYTES, min(BLOCK_BYTES, int(rate / 16)))
 
     def pause(self, seconds: float) -> None:
         """Raises StoppedError when the transfer is called off meanwhile."""
@@ -108,7 +125,7 @@ class Traffic:
         rate = self.options.rate_bytes
         with self._lock:
             c = self._counts
-            self._counts = Counts(c.files, c.bytes, c.sent_bytes + number, c.requests)
+            self._counts = replace(c, sent_bytes=c.sent_bytes + number)
             if rate is None:
                 return
             now = self.clock()

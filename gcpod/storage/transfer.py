@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from gcpod.cache import cache_dir
-from gcpod.storage.calls import Piece
+from gcpod.errors import StorageError
+from gcpod.storage.calls import Piece, look
 from gcpod.storage.channel import Channel, Line
-from gcpod.storage.journal import Journal
+from gcpod.storage.journal import LIFETIME_S, Journal
 from gcpod.storage.names import TRANSFER_FOLDER
 from gcpod.storage.objects import Objects
 from gcpod.storage.parts import PARTS_FROM_BYTES, Parts
-from gcpod.storage.plan import LocalFile, Upload, UploadPlan, plan_upload
+from gcpod.storage.patience import Patience
+from gcpod.storage.plan import LocalFile, ObjectInfo, Upload, UploadPlan, plan_upload
 from gcpod.storage.receive import Download, Receiver
 from gcpod.storage.send import send
 from gcpod.storage.traffic import Traffic, TransferOptions
 from gcpod.storage.workers import Work, Workers
 from gcpod.uris import GcsUri
+
+_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,21 @@ def upload_files(
     Raises:
         StorageError, AuthError, OutageError: the first failure; files already moved stay and are not sent again.
     """
-    plan = plan_upload(files, objects.list(prefix))
+    plan = plan_changes(objects, list(files), objects.list(prefix))
     send_all(objects, plan.uploads, tell, options)
     return plan
+
+
+def plan_changes(objects: Objects, files: Sequence[LocalFile], there: Sequence[ObjectInfo]) -> UploadPlan:
+    """As `plan.plan_upload`, where a listing lacks checksums; those that decide are asked for.
+
+    Raises:
+        StorageError, AuthError, OutageError: the service refuses.
+    """
+    sizes = {(file.uri, file.size) for file in files}
+    unknown = [info for info in there if not info.crc32c and (info.uri, info.size) in sizes]
+    known = {info.uri: info for info in with_checksums(objects, unknown)}
+    return plan_upload(files, [known.get(info.uri, info) for info in there])
 
 
 def send_all(
@@ -105,16 +126,76 @@ def fetch_all(
         run_all(objects, traffic, works, tell, len(downloads), sum(download.info.size for download in downloads))
 
 
+def with_checksums(objects: Objects, infos: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+    """The same, with checksums that the listing does not tell, as of some encrypted objects: each is asked for.
+
+    Raises:
+        StorageError, AuthError, OutageError: the service refuses.
+    """
+    found: dict[GcsUri, str] = {}
+
+    def ask(info: ObjectInfo, channel: Channel) -> None:
+        there = Patience(channel.traffic, "looking at", info.uri).run(lambda: look(info.uri, channel))
+        if there is not None and int(there["generation"]) == info.generation:
+            found[info.uri] = str(there.get("crc32c", ""))
+
+    works: list[Work] = [partial(ask, info) for info in infos if not info.crc32c]
+    run_all(objects, Traffic(TransferOptions(patience_s=objects.patience_s)), works, lambda _: None, 0, 0)
+    return [replace(info, crc32c=info.crc32c or found.get(info.uri, "")) for info in infos]
+
+
 @contextmanager
 def transfer_folder(folder: Path) -> Iterator[Path]:
-    """Where a download keeps what is not whole yet; it goes when nothing is left in it."""
+    """Where a download keeps what is not whole yet, for this process alone.
+
+    The first one in a folder goes on with what was left there; another, at the same time, begins in a place of its own.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
     aside = folder / TRANSFER_FOLDER
-    aside.mkdir(parents=True, exist_ok=True)
     try:
+        descriptor = _locked(aside)
+    except OSError as e:
+        found = e.strerror or str(e)
+        raise StorageError("writing", aside, found, "choose another folder, or mend its permissions") from e
+    if descriptor is None:
+        with tempfile.TemporaryDirectory(prefix=".gcpod-transfer-", dir=folder) as own:
+            yield Path(own)
+        return
+    try:
+        _prune(aside)
         yield aside
     finally:
-        with suppress(OSError):
-            aside.rmdir()
+        if {path.name for path in aside.iterdir()} <= {_LOCK}:
+            shutil.rmtree(aside, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _locked(aside: Path) -> int | None:
+    """The folder's lock, with the folder; None while another process has it."""
+    while True:
+        aside.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(aside / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue  # whoever had it was done, and removed it in this moment
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        with suppress(FileNotFoundError):
+            if (aside / _LOCK).stat().st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        os.close(descriptor)
+
+
+def _prune(aside: Path, clock: Callable[[], float] = time.time) -> None:
+    """Removes what nobody went on with for a week: its generation is gone, or not wanted any more."""
+    for path in aside.iterdir():
+        if path.name != _LOCK and clock() - path.stat().st_mtime > LIFETIME_S:
+            path.unlink(missing_ok=True)
 
 
 def run_all(

@@ -131,7 +131,7 @@ class _Walk:
                 if self._symlinks == "refuse":
                     self._faults.append((name, "it is a symbolic link", _FIX_LINK))
             elif entry.is_dir():
-                if entry.name != TRANSFER_FOLDER:
+                if not entry.name.startswith(TRANSFER_FOLDER):
                     self._waiting.append(_Folder(f"{name}/", above))
             elif entry.is_file():
                 self.files.append(_file(entry.path, name, entry.stat()))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from gcpod.errors import StorageError
 from gcpod.storage.known import known_checksums, tree_file
-from gcpod.storage.names import SIDECAR, check_name, local_paths, parse_sidecar, render_sidecar
+from gcpod.storage.names import PARTS_FOLDER, SIDECAR, check_name, local_paths, parse_sidecar, render_sidecar
 from gcpod.storage.objects import Objects
-from gcpod.storage.plan import LocalFile, ObjectInfo, plan_upload
+from gcpod.storage.plan import LocalFile, ObjectInfo
 from gcpod.storage.receive import Download
 from gcpod.storage.traffic import TransferOptions
-from gcpod.storage.transfer import Tell, fetch_all, send_all, transfer_folder
+from gcpod.storage.transfer import Tell, fetch_all, plan_changes, send_all, transfer_folder, with_checksums
 from gcpod.storage.tree import Symlinks, scan_tree
 from gcpod.uris import GcsUri
 
@@ -60,7 +60,7 @@ def plan_tree_upload(objects: Objects, root: Path, to: GcsUri, symlinks: Symlink
         pairs, there = [(file, uri)], objects.list_exactly(uri)
     checksums = known_checksums().crc32c_of([file for file, _ in pairs])
     local = [LocalFile(f.path, uri, f.size, crc) for (f, uri), crc in zip(pairs, checksums, strict=True)]
-    plan = plan_upload(local, there)
+    plan = plan_changes(objects, local, there)
     moving = tuple((str(upload.file.path), str(upload.file.uri)) for upload in plan.uploads)
     return CopyPlan(
         moving, plan.bytes, len(plan.unchanged),
@@ -85,7 +85,8 @@ def plan_tree_download(objects: Objects, source: GcsUri, target: Path) -> CopyPl
         if path.name in ("", ".", ".."):
             raise StorageError("downloading", source, f"{path} is no name of a file", "name the file to write")
         return _download_plan(objects, [(exact[0], path)], path.parent)
-    found = objects.list(source)
+    # Pieces of uploads under way, at the top of a bucket, are nobody's files.
+    found = [info for info in objects.list(source) if source.name or not info.uri.name.startswith(f"{PARTS_FOLDER}/")]
     if not found:
         raise StorageError("downloading", source, "there is no such object, and none below it", "check the address")
     names = {info.uri.name.removeprefix(source.prefix): info for info in found}
@@ -111,6 +112,8 @@ def _with_names(go: _Go, target: Path, odd: dict[str, str]) -> _Go:
 
 
 def _download_plan(objects: Objects, pairs: Sequence[tuple[ObjectInfo, Path]], folder: Path) -> CopyPlan:
+    complete = with_checksums(objects, [info for info, _ in pairs])
+    pairs = [(info, path) for info, (_, path) in zip(complete, pairs, strict=True)]
     _check_folders({path.parent for _, path in pairs}, folder)
     same = _unchanged(pairs)
     moving = [Download(info, path) for info, path in pairs if path not in same]

@@ -18,6 +18,7 @@ WORTH = 1.15
 _REQUEST_BYTES = 64 << 10
 """What a request weighs beside its bytes, so that small objects and large ones are measured by one number."""
 _LOOK_S = 0.1
+_LAST_WORDS_S = 0.5
 
 
 class Workers:
@@ -45,9 +46,9 @@ class Workers:
             KeyboardInterrupt: likewise.
         """
         fixed = self.traffic.options.workers
-        self._grow(fixed or FIRST)
         pace = None if fixed else Pace(self.traffic)
         try:
+            self._grow(fixed or FIRST)
             while not self._wait():
                 self.tick()
                 if pace is not None and pace.pays(self._running):
@@ -56,8 +57,10 @@ class Workers:
             self.stop()
             raise
         finally:
+            # One that is just being connected, or hashes, cannot be cut; it ends by itself, and moves nothing more.
+            until = self.traffic.clock() + _LAST_WORDS_S
             for thread in self._threads:
-                thread.join()
+                thread.join(max(0.0, until - self.traffic.clock()) if self.traffic.stopped else None)
         self.tick()
         if self._failure is not None:
             raise self._failure
@@ -124,6 +127,12 @@ class Pace:
         if self._over or running >= MOST or now - since < WINDOW_S:
             return False
         weight = self._weight()
+        if self.traffic.counts.troubles:
+            # More connections are no help to a line, or a service, that fails.
+            self._over = True
+            return False
+        if weight == before:
+            return False
         rate = (weight - before) / (now - since)
         self._from = now, weight
         self._over = rate < self._best * WORTH
@@ -132,4 +141,4 @@ class Pace:
 
     def _weight(self) -> int:
         counts = self.traffic.counts
-        return counts.sent_bytes + _REQUEST_BYTES * counts.requests
+        return counts.answered_bytes + _REQUEST_BYTES * counts.answered

@@ -128,7 +128,7 @@ def test_connections_double_while_that_pays() -> None:
     # A line with some latency: twice the connections bring twice the requests, up to 32.
     for _ in range(20):
         time.now += 1.01 * WINDOW_S
-        traffic.count(requests=10 * min(running, 32))
+        traffic.count(answered=10 * min(running, 32))
         if pace.pays(running):
             running *= 2
         grown.append(running)
@@ -141,13 +141,13 @@ def test_connections_that_bring_nothing_are_not_followed_by_more() -> None:
     traffic = traffic_of(time)
     pace = Pace(traffic)
     time.now += 1.01 * WINDOW_S
-    traffic.count(requests=100)
+    traffic.count(answered=100)
     assert pace.pays(8)
     time.now += 1.01 * WINDOW_S
-    traffic.count(requests=int(100 * (WORTH - 0.01)))
+    traffic.count(answered=int(100 * (WORTH - 0.01)))
     assert not pace.pays(16)
     time.now += 1.01 * WINDOW_S
-    traffic.count(requests=1000)
+    traffic.count(answered=1000)
     assert not pace.pays(16)
 
 
