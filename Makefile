@@ -23,7 +23,7 @@ test: $(VENV)/.test $(BEAM)/.test lint
 	$(BIN)/python -m pytest -m trainer --ignore tests/beam
 
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 3 -m "not trainer and not tools and not long" --ignore tests/beam --hypothesis-profile quick
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not trainer and not tools and not long" --ignore tests/beam --hypothesis-profile quick
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check gcpod tests benchmarks examples
@@ -34,6 +34,8 @@ bench: $(VENV)/.test
 	$(BIN)/python benchmarks/local_storage.py
 	$(BIN)/python benchmarks/dataset_memory.py
 	$(BIN)/python benchmarks/packages.py
+	$(BIN)/python benchmarks/transfer_lines.py
+	$(BIN)/python benchmarks/transfers.py
 	$(BIN)/python benchmarks/datasets.py
 
 $(VENV)/bin/python:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
-from gcpod.packaging.origin import Sources, read_sources
+from gcpod.packaging.kept import Clock, ensure_folder
+from gcpod.packaging.origin import ENTRY, Sources, read_sources, setup_of
 from gcpod.packaging.project import read_project
 from gcpod.packaging.protoc import compile_protos
 from gcpod.packaging.protos import SUFFIX, modernise
 from gcpod.packaging.sdist import Sdist, pack
-from gcpod.packaging.source import Runner, fetch_pycocotools, fetch_source, put_in_place, run_command
+from gcpod.packaging.source import Runner, fetch_pycocotools, fetch_source, run_command
 from gcpod.runtimes import LAUNCHER, Runtime
 from gcpod.spec import Spec
 
@@ -66,9 +67,11 @@ class Packages:
 
 def ensure_packages(
     runtime: Runtime, python: str, cache: Path, runner: Runner = run_command, *, source: Path | None = None,
-    training: Path | None = None,
+    training: Path | None = None, entry: str = ENTRY, clock: Clock = time.time,
 ) -> Packages:
     """The packages of a run out of the user's cache, where they are built when one of their sources is new.
+
+    Those that were not asked for in 90 days are then taken out of the cache.
 
     Args:
         runtime: what the jobs run in.
@@ -77,18 +80,17 @@ def ensure_packages(
         runner: runs pip and protoc.
         source: a checkout, release or sdist of object_detection and slim; None: the runtime's pinned archive.
         training: folder of the user's own package; None: there is none.
+        entry: the module that jobs start with, which says whether object_detection is packed by its setup.py for
+            TensorFlow 1 or 2.
+        clock: seconds since 1970.
 
     Raises:
         PackageError: a source cannot be had or packed.
     """
-    inputs = _read(source, training)
+    inputs = _read(source, training, entry)
     folder = cache / "packages" / f"{runtime.name}-py{python}-{_recipe(runtime, inputs)}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-            _build(inputs, runtime, python, Path(aside) / "built", cache, runner)
-            put_in_place(Path(aside) / "built", folder)
-    named = {path.name.split("-")[0]: path for path in folder.iterdir()}
+    files = ensure_folder(folder, lambda out: _build(inputs, runtime, python, out, cache, runner), clock)
+    named = {path.name.split("-")[0]: path for path in files}
     own = next((path for name, path in named.items() if name not in _OWN), None)
     object_detection, slim, pycocotools, launcher = (named[name] for name in _OWN)
     return Packages(object_detection, slim, pycocotools, launcher, own)
@@ -96,7 +98,7 @@ def ensure_packages(
 
 def build_packages(
     runtime: Runtime, python: str, out: Path, cache: Path, runner: Runner = run_command, *, source: Path | None = None,
-    training: Path | None = None,
+    training: Path | None = None, entry: str = ENTRY,
 ) -> Packages:
     """Makes the packages of a run in a folder, whose existing files are replaced; arguments as for ensure_packages.
 
@@ -105,7 +107,7 @@ def build_packages(
     Raises:
         PackageError: a source cannot be had or packed.
     """
-    return _build(_read(source, training), runtime, python, out, cache, runner)
+    return _build(_read(source, training, entry), runtime, python, out, cache, runner)
 
 
 def sources_digest(source: Path | None, training: Path | None) -> str:
@@ -127,18 +129,23 @@ class _Inputs:
 
     sources: Sources | None
     training: Sdist | None
+    entry: str
 
 
-def _read(source: Path | None, training: Path | None) -> _Inputs:
+def _read(source: Path | None, training: Path | None, entry: str) -> _Inputs:
     return _Inputs(
-        None if source is None else read_sources(source),
+        None if source is None else read_sources(source, entry),
         None if training is None else read_project(training).sdist,
+        entry,
     )
 
 
 def _recipe(runtime: Runtime, inputs: _Inputs) -> str:
     """A digest of everything that decides the packages' bytes: the sources' own, and the code that packs them."""
-    sources = runtime.object_detection.sha256 if inputs.sources is None else inputs.sources.digest
+    if inputs.sources is None:
+        sources = f"{runtime.object_detection.sha256} {setup_of(inputs.entry)}"
+    else:
+        sources = inputs.sources.digest
     training = "" if inputs.training is None else inputs.training.digest
     digest = hashlib.sha256(f"{sources} {runtime.pycocotools} {training}".encode())
     for path in (*sorted(Path(__file__).parent.glob("*.py")), *sorted(LAUNCHER.rglob("*.py"))):
@@ -147,7 +154,7 @@ def _recipe(runtime: Runtime, inputs: _Inputs) -> str:
 
 
 def _build(inputs: _Inputs, runtime: Runtime, python: str, out: Path, cache: Path, runner: Runner) -> Packages:
-    sources = inputs.sources or read_sources(fetch_source(runtime.object_detection, cache, runner))
+    sources = inputs.sources or read_sources(fetch_source(runtime.object_detection, cache, runner), inputs.entry)
     object_detection = _with_modules(sources.object_detection, cache, runner)
     wheel = fetch_pycocotools(runtime, python, cache, runner)
     out.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from gcpod.packaging.build import Packages
+from gcpod.packaging.origin import ENTRY
 from gcpod.packaging.requirements import compare, requirements_of
 from gcpod.packaging.source import Runner, pip_error
 from gcpod.runtimes import LAUNCHER, Runtime
 from gcpod.status import Finding
 
 Mode = Literal["container", "package"]
-ENTRIES = ("object_detection.model_main_tf2", "object_detection.exporter_main_v2")
+ENTRIES = (ENTRY, "object_detection.exporter_main_v2")
 """What the jobs of a run start with."""
 _PROBE = Path(__file__).with_name("probe.py")
 _BASICS = ("pycocotools.mask", "nets.mobilenet.mobilenet_v2", "object_detection.protos.pipeline_pb2")

@@ -19,6 +19,8 @@ from gcpod.packaging.tree import Tree, list_folder, read_archive, read_files
 from gcpod.packaging.versions import normal_version
 
 TOPS = ("object_detection", "slim")
+ENTRY = "object_detection.model_main_tf2"
+"""What a training starts with unless another module is named."""
 _FIX = "give a tensorflow/models checkout, its research folder, a release's tarball or an sdist of object_detection"
 _RESEARCH = "research/"
 _LEFT_OUT = ("_test.py", "_tests.py", "_testdata.py", ".ipynb", ".md", ".png", ".jpg", ".jpeg", ".gif", ".sh", ".pyc",
@@ -69,7 +71,7 @@ def setup_of(entry: str) -> str:
     return f"object_detection/packages/{'tf1' if first else 'tf2'}/setup.py"
 
 
-def read_sources(path: Path, entry: str = "object_detection.model_main_tf2") -> Sources:
+def read_sources(path: Path, entry: str = ENTRY) -> Sources:
     """The sources in a folder or an archive.
 
     Args:

@@ -18,7 +18,8 @@ from gcpod.pipeline.problem import Config, Problem
 from gcpod.pipeline.schema import ROOT, Field, Schema
 from gcpod.textproto import Message, Scalar
 
-_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]*|0[xX][0-9a-fA-F]+|0[0-7]+)")
+_INTEGER: Final = re.compile(r"[+-]?(0|[1-9][0-9]*|0[xX][0-9a-fA-F]+|0[0-7]+)")
+_OCTAL: Final = re.compile(r"[+-]?0[0-7]+")
 _FLOAT: Final = re.compile(
     r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[fF]?|-?[ \t]*(inf|infinity|nan)f?", re.IGNORECASE,
 )
@@ -56,9 +57,9 @@ def literal_of(path: str, value: str, schema: Schema) -> str:
     if kind in ("string", "bytes"):
         return quote(value)
     if kind in schema.enums:
-        if value not in schema.enums[kind]:
-            names = ", ".join(schema.enums[kind])
-            raise ConfigError("setting", path, f"{value!r} is no {_short(kind)}", f"use one of: {names}", code="C202")
+        names = schema.enums[kind]
+        if not _is_of(names, value):
+            raise ConfigError("setting", path, f"{value!r} is no {_short(kind)}", _nearest(names, value), code="C202")
     elif not _fits(Scalar(value, value, 0, 0), kind):
         raise ConfigError("setting", path, f"{value!r} is no {kind}", f"write {_wanted(kind)}", code="C202")
     return value
@@ -115,13 +116,26 @@ def _value(config: Config, key: str, offset: int, value: Scalar | Message, field
         yield config.problem("C202", value.start, f"{key} is {_shown(value)}", f"write {key} {{ … }}")
     elif field.kind in schema.enums:
         names = schema.enums[field.kind]
-        if value.quoted or not (value.value in names or _INTEGER.fullmatch(value.value)):
-            near = difflib.get_close_matches(value.value.upper(), names, n=1)
-            fix = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(names)}"
-            yield config.problem("C202", value.start, f"{key} is {_shown(value)}, no {_short(field.kind)}", fix)
+        if value.quoted or not _is_of(names, value.value):
+            found, fix = f"{key} is {_shown(value)}, no {_short(field.kind)}", _nearest(names, value.value)
+            yield config.problem("C202", value.start, found, fix)
     elif "." not in field.kind and not _fits(value, field.kind):
         fix = f"write {_wanted(field.kind)}"
         yield config.problem("C202", value.start, f"{key} is {_shown(value)}, it wants {field.kind}", fix)
+
+
+def _is_of(names: Mapping[str, int], value: str) -> bool:
+    """Whether an enum has a value of that name or number; text_format reads octal numbers elsewhere, but not here."""
+    return value in names or (not _OCTAL.fullmatch(value) and whole(value) in names.values())
+
+
+def _nearest(names: Mapping[str, int], value: str) -> str:
+    number = whole(value)
+    if number is not None:
+        listed = sorted(names, key=lambda name: abs(names[name] - number))
+        return f"use one of: {', '.join(f'{name} ({names[name]})' for name in listed)}"
+    near = difflib.get_close_matches(value.upper(), names, n=1)
+    return f"did you mean {near[0]}?" if near else f"use one of: {', '.join(names)}"
 
 
 def _fits(value: Scalar, kind: str) -> bool:
@@ -150,9 +164,7 @@ def whole(text: str) -> int | None:
     """A whole number as the text format writes it: decimal, hexadecimal or octal; None for anything else."""
     if not _INTEGER.fullmatch(text) or len(text) > _MAX_DIGITS:
         return None
-    digits = text.lstrip("-")
-    octal = len(digits) > 1 and digits.isdigit() and digits.startswith("0")
-    return int(text, 8) if octal else int(text, 0)
+    return int(text, 8) if _OCTAL.fullmatch(text) else int(text, 0)
 
 
 def _wanted(kind: str) -> str:

@@ -7,12 +7,12 @@ from gcpod.pipeline import rules
 from gcpod.pipeline.edit import Edit, apply
 from gcpod.pipeline.fields import check_fields
 from gcpod.pipeline.problem import Config, LintContext, Problem
+from gcpod.pipeline.reading import read
 from gcpod.status import Finding
 from gcpod.textproto import CURLY_SINGLE, offset_of, parse
 
 __all__ = ["LintContext", "fix_config", "lint_config"]
 
-_UNREADABLE = ("C200", "C204")
 _ROUNDS = 1000
 """Of mending: each removes a finding, and typographic quotes are found one at a time."""
 
@@ -31,9 +31,9 @@ def lint_config(text: str, where: str, context: LintContext | None = None) -> li
 def fix_config(text: str, where: str, context: LintContext | None = None) -> tuple[str, list[Finding]]:
     """The config with everything mended that has one safe remedy, and the findings that were mended.
 
-    Mended are typographic quotes (C204), a checkpoint named by one of its files or with backslashes (C201), its version
-    (C202) and type (C203), the number of classes where the label map is known (C205), shapes on a TPU (C208), and steps
-    (C210). All other characters stay; all of them do where the text cannot be read in the end.
+    Mended are typographic quotes (C204), a gs:// address with backslashes and a checkpoint named by one of its files
+    (C201), its version (C202) and type (C203), the number of classes where the label map is known (C205), shapes on a
+    TPU (C208), and steps (C210). All other characters stay; all of them do where the text cannot be read in the end.
     """
     context, original = context or LintContext(), text
     mended: list[Finding] = []
@@ -43,17 +43,24 @@ def fix_config(text: str, where: str, context: LintContext | None = None) -> tup
             break
         mended += [problem.finding for problem in fixable]
         text = apply(text, [edit for problem in fixable for edit in problem.edits])
-    readable = all(problem.finding.code not in _UNREADABLE for problem in find_problems(text, where, context))
-    return (text, mended) if readable else (original, [])
+    return (text, mended) if _readable(text) else (original, [])
+
+
+def _readable(text: str) -> bool:
+    try:
+        parse(text)
+    except ConfigError:
+        return False
+    return True
 
 
 def find_problems(text: str, where: str, context: LintContext) -> list[Problem]:
     """Every finding with what mends it."""
     try:
-        tree = parse(text, where)
+        reading = read(text, where)
     except ConfigError as err:
         return [Problem(Finding(err.code, "error", err.on, err.found, err.fix), _straight(text, err))]
-    config = Config(text, where, tree, context)
+    config = Config(text, where, reading, context)
     return [problem for rule in (check_fields, *rules.RULES) for problem in rule(config)]
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gcpod.pipeline.edit import Edit
+from gcpod.pipeline.reading import Reading, backslashed
 from gcpod.pipeline.schema import Schema, built_in_schema
 from gcpod.status import Finding, Severity
-from gcpod.textproto import Message, position
+from gcpod.textproto import Message, Scalar, position
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,17 @@ class Config:
 
     text: str
     where: str
-    tree: Message
+    reading: Reading
     context: LintContext
+
+    @property
+    def tree(self) -> Message:
+        return self.reading.tree
+
+    def backslashed(self, address: Scalar) -> bool:
+        """Whether backslashes keep a value from being the address that it should be."""
+        raw = self.text[address.start : address.end]
+        return self.reading.holds(address) or backslashed(raw, address.value, self.context.cloud)
 
     def problem(
         self, code: str, at: int, found: str, fix: str, edits: Sequence[Edit] = (), severity: Severity = "error",

@@ -10,9 +10,10 @@ from pathlib import Path
 from gcpod.errors import ConfigError
 from gcpod.pipeline.edit import edit, quote
 from gcpod.pipeline.fields import literal_of, whole
+from gcpod.pipeline.reading import read
 from gcpod.pipeline.schedule import Change, schedule_values
 from gcpod.pipeline.schema import Schema, built_in_schema
-from gcpod.textproto import Message, Scalar, parse
+from gcpod.textproto import Message, Scalar, position
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -93,10 +94,10 @@ def render_config(
 
     Raises:
         ConfigError: the template does not parse, has no model that can be told its classes, or has another resizer
-            than the wanted size needs; or there is no such setting (C202).
+            than the wanted size needs; a path in it has backslashes (C201); or there is no such setting (C202).
     """
     schema = schema or built_in_schema()
-    tree = parse(template, where)
+    tree = _tree(template, where)
     architecture = _only(tree, "model", where)
     literals = {path: literal_of(path, value, schema) for path, value in request.settings.items()}
     for path in literals:
@@ -119,6 +120,15 @@ def render_config(
         values[f"{reader}.label_map_path"] = quote(request.label_map)
         values[f"{reader}.tf_record_input_reader.input_path"] = quote(records)
     return edit(template, values | literals, where)
+
+
+def _tree(template: str, where: str) -> Message:
+    reading = read(template, where)
+    if reading.mended:
+        place = f"{where}:{position(template, reading.mended[0])}"
+        found, fix = "a path has backslashes, which are escapes", "write it with forward slashes"
+        raise ConfigError("reading the template", place, found, fix, code="C201")
+    return reading.tree
 
 
 def _refuse_decided(path: str) -> None:

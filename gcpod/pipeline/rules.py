@@ -14,12 +14,13 @@ from typing import Final
 from gcpod.pipeline.edit import Edit, insertion, quote
 from gcpod.pipeline.fields import number_of, whole
 from gcpod.pipeline.problem import Config, Problem
+from gcpod.pipeline.reading import in_cloud, is_path
 from gcpod.pipeline.schema import ROOT, Field, Schema
 from gcpod.spec import STEPS_PER_BLOCK, whole_blocks
 from gcpod.textproto import Message, Scalar
 
-_PATHS: Final = re.compile(r"(^|\.)(\w*input_path|\w*label_map_path|fine_tune_checkpoint|label_map|model_dir)$")
 _PLACEHOLDER: Final = "PATH_TO_BE_CONFIGURED"
+_CHECKPOINT: Final = "train_config.fine_tune_checkpoint"
 _CHECKPOINT_TYPES: Final = {"1": ("detection", "classification"), "2": ("detection", "classification", "full")}
 _DEFAULT_BATCH: Final = 32
 """TrainConfig.batch_size of object_detection/protos/train.proto."""
@@ -34,19 +35,32 @@ def placeholders(config: Config) -> Iterator[Problem]:
 
 def paths(config: Config) -> Iterator[Problem]:
     for path, value in config.tree.walk():
-        if not _PATHS.search(path) or not value.value or _PLACEHOLDER in value.value:
+        if not is_path(path) or not value.value or _PLACEHOLDER in value.value:
             continue
-        if config.context.cloud and not value.value.startswith(("gs://", "/gcs/")):
+        if config.backslashed(value):
+            if path != _CHECKPOINT:
+                yield _backslashes(config, path, value, value.value.replace("\\", "/"))
+        elif config.context.cloud and not in_cloud(value.value):
             fix = "a job reads gs:// only: upload it and give its gs:// address"
             yield config.problem("C207", value.start, f"{path} is the local path {value.value!r}", fix)
 
 
+def _backslashes(config: Config, path: str, value: Scalar, slashed: str) -> Problem:
+    """C201; mended is an address in the cloud, elsewhere only its author knows where the file will be."""
+    edits = [Edit(value.start, value.end, quote(slashed))] if in_cloud(slashed) and slashed.isprintable() else []
+    told = "gs://BUCKET/PATH" if config.context.cloud else "the path with forward slashes"
+    raw = " ".join(config.text[value.start : value.end].split())
+    return config.problem("C201", value.start, f"{path} is {raw}", f"backslashes are escapes: write {told}", edits)
+
+
 def checkpoint(config: Config) -> Iterator[Problem]:
-    value = config.tree.find("train_config.fine_tune_checkpoint")
+    value = config.tree.find(_CHECKPOINT)
     if not isinstance(value, Scalar) or not value.value:
         return
     prefix = _PART_OF_CHECKPOINT.sub("", value.value.replace("\\", "/"))
-    if prefix != value.value or prefix.rpartition("/")[2] == "checkpoint":
+    if config.backslashed(value):
+        yield _backslashes(config, _CHECKPOINT, value, prefix)
+    elif prefix != value.value or prefix.rpartition("/")[2] == "checkpoint":
         named = prefix.isprintable() and prefix.rpartition("/")[2] != "checkpoint"
         edits = [Edit(value.start, value.end, quote(prefix))] if named else []
         fix = "give what PREFIX.index and PREFIX.data-00000-of-00001 share, with forward slashes"
@@ -58,7 +72,9 @@ def checkpoint(config: Config) -> Iterator[Problem]:
 def _version(config: Config) -> Iterator[Problem]:
     version = config.tree.find("train_config.fine_tune_checkpoint_version")
     train = config.tree.find("train_config")
-    if isinstance(train, Message) and (version is None or (isinstance(version, Scalar) and version.value != "V2")):
+    if isinstance(train, Message) and (
+        version is None or (isinstance(version, Scalar) and version.value != "V2" and whole(version.value) != 2)
+    ):
         edits = [Edit(version.start, version.end, "V2")] if version else (
             insertion(config.text, train, "fine_tune_checkpoint_version: V2")
         )
@@ -69,7 +85,7 @@ def _version(config: Config) -> Iterator[Problem]:
 
 def checkpoint_type(config: Config) -> Iterator[Problem]:
     kind = config.tree.find("train_config.fine_tune_checkpoint_type")
-    if not config.tree.text("train_config.fine_tune_checkpoint"):
+    if not config.tree.text(_CHECKPOINT):
         return  # Without a checkpoint nothing asks for its type.
     world = _world(config)
     allowed = _CHECKPOINT_TYPES[world or "2"]

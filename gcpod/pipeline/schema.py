@@ -54,14 +54,14 @@ class Schema:
     Attributes:
         release: what it was made of, for messages.
         messages: fields by name, by the message's full name.
-        enums: the names of values, by the enum's full name.
+        enums: the numbers of values by their names, by the enum's full name.
         extractors: names that ``feature_extractor.type`` may have, by the TensorFlow they are for ("1", "2"); empty
             where nothing is known.
     """
 
     release: str
     messages: Mapping[str, Mapping[str, Field]]
-    enums: Mapping[str, tuple[str, ...]]
+    enums: Mapping[str, Mapping[str, int]]
     extractors: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
@@ -112,7 +112,7 @@ def _schema(files: Iterable[bytes], release: str, extractors: Mapping[str, froze
     from google.protobuf.message import DecodeError
 
     messages: dict[str, dict[str, Field]] = {}
-    enums: dict[str, tuple[str, ...]] = {}
+    enums: dict[str, dict[str, int]] = {}
     for content in files:
         try:
             file = FileDescriptorProto.FromString(content)
@@ -146,8 +146,8 @@ def _kind(one: FieldDescriptorProto) -> str:
     return _SCALARS.get(one.type) or one.type_name.removeprefix(".")
 
 
-def _values(enum: EnumDescriptorProto) -> tuple[str, ...]:
-    return tuple(value.name for value in enum.value)
+def _values(enum: EnumDescriptorProto) -> dict[str, int]:
+    return {value.name: value.number for value in enum.value}
 
 
 def _extractors(model_builder: str) -> dict[str, frozenset[str]]:
@@ -197,7 +197,7 @@ def parse_schema(text: str) -> Schema:
             name: {key: Field(kind, bool(sum(rest[:1])), "".join(rest[1:])) for key, (kind, *rest) in fields.items()}
             for name, fields in raw["messages"].items()
         },
-        {name: tuple(values) for name, values in raw["enums"].items()},
+        raw["enums"],
         {key: frozenset(names) for key, names in raw["extractors"].items()},
     )
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+from hypothesis import settings
 from PIL import Image
 
 from gcpod.data.formats.voc import to_voc
 from gcpod.data.model import Box
 from gcpod.errors import GcpodError
+
+
+def drawn(examples: int, **more: Any) -> settings:
+    """So many examples where a profile draws a hundred, and in proportion for `make test-fast`, which draws fewer."""
+    return settings(max_examples=max(1, examples * settings().max_examples // 100), **more)
 
 
 def outcome(call: Callable[[], object]) -> str:

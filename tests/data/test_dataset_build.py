@@ -88,8 +88,15 @@ def test_every_key_of_an_example(dataset: Dataset) -> None:
     assert by_name[b"b.jpg"]["image/object/bbox/xmin"] == by_name[b"b.jpg"]["image/object/class/text"] == ()
 
 
-def test_real_photographs(raccoon: Path, tmp_path: Path) -> None:
-    manifest = build_dataset(DatasetRequest(raccoon / "images", raccoon / "annotations", tmp_path))
+@pytest.fixture(scope="module")
+def photographs(raccoon: Path, tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
+    """The dataset of 200 real photographs; tests only read it."""
+    out = tmp_path_factory.mktemp("photographs")
+    return build_dataset(DatasetRequest(raccoon / "images", raccoon / "annotations", out))
+
+
+def test_real_photographs(raccoon: Path, photographs: DatasetManifest) -> None:
+    manifest = photographs
     assert sum(manifest.images.values()) == 200
     assert manifest.boxes["train"]["raccoon"] + manifest.boxes["eval"]["raccoon"] == 217
     assert manifest.num_classes == 1
@@ -101,21 +108,21 @@ def test_real_photographs(raccoon: Path, tmp_path: Path) -> None:
         assert example["image/object/bbox/xmax"] == pytest.approx([box.xmax / truth.width for box in truth.boxes])
 
 
-def test_the_same_input_gives_the_same_bytes_wherever_it_lies(raccoon: Path, tmp_path: Path) -> None:
+def test_the_same_input_gives_the_same_bytes_wherever_it_lies(
+    raccoon: Path, photographs: DatasetManifest, tmp_path: Path,
+) -> None:
     copy = tmp_path / "another place"
     for kind in ("images", "annotations"):
         shutil.copytree(raccoon / kind, copy / kind, copy_function=shutil.copy)
     for path in copy.rglob("*.jpg"):
         os.utime(path, (1, 1))
-    build_dataset(DatasetRequest(raccoon / "images", raccoon / "annotations", tmp_path / "one"))
-    build_dataset(DatasetRequest(copy / "images", copy / "annotations", tmp_path / "two"))
-    assert sums(tmp_path / "one") == sums(tmp_path / "two")
-    assert "manifest.json" in sums(tmp_path / "one")
+    build_dataset(DatasetRequest(copy / "images", copy / "annotations", tmp_path / "out"))
+    assert sums(tmp_path / "out") == sums(photographs.folder)
+    assert "manifest.json" in sums(photographs.folder)
 
 
-def test_the_bytes_are_those_of_every_other_machine(raccoon: Path, tmp_path: Path) -> None:
-    build_dataset(DatasetRequest(raccoon / "images", raccoon / "annotations", tmp_path))
-    assert sums(tmp_path) == {
+def test_the_bytes_are_those_of_every_other_machine(photographs: DatasetManifest) -> None:
+    assert sums(photographs.folder) == {
         "train-00000-of-00001.tfrecord": "0c4a3988fff0ec07ed769f33dcba107d8655d47dd41a062ce750fa6032ca1ca6",
         "eval-00000-of-00001.tfrecord": "c9d15a2e8892e189e37a891cccf399faab9042db2c6b1eaaad1db46a512592d4",
         "label_map.pbtxt": "e394ce7a0c5a8cf8986e41f8993c507f93807b0cb64103df6c1012a593ae332d",
@@ -391,6 +398,7 @@ print(build_dataset(DatasetRequest(Path(sys.argv[1]), None, Path(sys.argv[2]))).
 """
 
 
+@pytest.mark.long
 def test_the_digest_does_not_depend_on_how_python_hashes(dataset: Dataset) -> None:
     small(dataset)
     names = ("Cat", "cat", "Dog", "dog", "Cow", "cow", "Emu", "emu")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.data.formats.coco import parse_coco, read_coco, sniff_coco
@@ -18,7 +18,7 @@ from gcpod.data.model import Box, Labels
 from gcpod.errors import DataError
 from gcpod.status import Finding
 
-from .making import outcome
+from .making import drawn, outcome
 
 PATH = Path("instances.json")
 NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=9)
@@ -90,7 +90,7 @@ def test_what_is_written_comes_back(data: dict[str, Any], indent: int | None, as
 
 
 @given(datasets())
-@settings(max_examples=30)
+@drawn(30)
 def test_lines_are_those_of_the_text(data: dict[str, Any]) -> None:
     text = json.dumps(data, indent=1, ensure_ascii=False)
     lines = text.split("\n")
@@ -403,13 +403,13 @@ DOCUMENTS = st.fixed_dictionaries({
 
 
 @given(st.one_of(DOCUMENTS, JSON))
-@settings(max_examples=150)
+@drawn(150)
 def test_any_document_is_read_or_fails_with_a_code(document: object) -> None:
     assert outcome(lambda: parse_coco(json.dumps(document), PATH, masks=True)) in ("", "D104")
 
 
 @given(st.data())
-@settings(max_examples=150)
+@drawn(150)
 def test_damaged_files_are_read_or_fail_with_a_code(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject,
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.data.formats.openimages import descriptions_beside, parse_descriptions, read_descriptions
@@ -19,7 +19,7 @@ from gcpod.data.formats.voc import read_voc
 from gcpod.data.model import Annotation, Box, Labels, Split
 from gcpod.errors import DataError
 
-from .making import outcome
+from .making import drawn, outcome
 
 VOTT = "image,xmin,ymin,xmax,ymax,label"
 TUTORIAL = "filename,width,height,class,xmin,ymin,xmax,ymax"
@@ -355,7 +355,7 @@ def images(labels: Labels) -> dict[str, list[Box]]:
     return {annotation.filename or annotation.stem: list(annotation.boxes) for annotation in labels.annotations}
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(st.dictionaries(TEXT, st.lists(BOXES, max_size=3), min_size=1, max_size=4), STYLES)
 def test_what_vott_would_write_comes_back(data: dict[str, list[Box]], style: Style) -> None:
     rows: list[tuple[object, ...]] = [
@@ -365,7 +365,7 @@ def test_what_vott_would_write_comes_back(data: dict[str, list[Box]], style: Sty
     assert images(back(VOTT, rows, style)) == data
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(
     st.dictionaries(TEXT, st.lists(BOXES, max_size=3), min_size=1, max_size=4), STYLES,
     st.tuples(st.integers(1, 70000), st.integers(1, 70000)),
@@ -383,7 +383,7 @@ def test_what_the_tutorials_would_write_comes_back(
     assert {(annotation.width, annotation.height) for annotation in labels.annotations} == {size}
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(st.dictionaries(TEXT, st.lists(FLAGGED, min_size=1, max_size=3), min_size=1, max_size=4), STYLES)
 def test_what_open_images_would_write_comes_back(data: dict[str, list[Box]], style: Style) -> None:
     rows = [
@@ -403,7 +403,7 @@ CELLS = st.sampled_from([
 ROWS = st.lists(st.lists(CELLS, min_size=4, max_size=8), max_size=6)
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(
     st.sampled_from([VOTT, TUTORIAL, OPEN_IMAGES, "image"]), st.sampled_from(",;\t"), ROWS,
     st.sampled_from(["utf-8", "utf-16", "utf-16-le", "cp1252"]),
@@ -415,7 +415,7 @@ def test_any_table_is_read_or_fails_with_a_code(columns: str, separator: str, ro
         assert outcome(lambda: read(Path(folder), data)) in ("", "D104")
 
 
-@settings(max_examples=100)
+@drawn(100)
 @given(st.data())
 def test_damaged_tables_are_read_or_fail_with_a_code(data: st.DataObject) -> None:
     raw = bytearray(f'{TUTORIAL}\na.jpg,9,9,cat,1,2,3,4\n"b.jpg","9","9","d ""o"" g","1","2","3","4"\n'.encode())
@@ -430,7 +430,7 @@ def test_damaged_tables_are_read_or_fail_with_a_code(data: st.DataObject) -> Non
         assert sniffed or code == "D104"
 
 
-@settings(max_examples=60)
+@drawn(60)
 @given(st.binary(max_size=80))
 def test_any_bytes_fail_with_a_code(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

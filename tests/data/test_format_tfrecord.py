@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.data.features import parse_example
@@ -21,7 +21,7 @@ from gcpod.records import frame, masked_crc32c
 from gcpod.wire import delimited, integer, packed_floats, packed_int64
 from tests.wiring import fixed32
 
-from .making import outcome, picture
+from .making import drawn, outcome, picture
 
 Values = Sequence[bytes] | Sequence[float] | Sequence[int] | bytes
 IMAGE = picture()
@@ -105,7 +105,7 @@ def full(boxes: Sequence[Box], image: bytes, number: int) -> bytes:
     ))
 
 
-@settings(max_examples=40)
+@drawn(40)
 @given(st.lists(st.tuples(st.lists(BOXES, max_size=4), st.binary(min_size=1, max_size=60)), min_size=1, max_size=4))
 def test_what_was_written_comes_back(items: list[tuple[list[Box], bytes]]) -> None:
     with TemporaryDirectory() as folder:
@@ -440,7 +440,7 @@ def damaged(data: bytes, changes: Sequence[tuple[int, bytes]]) -> bytes:
     return data
 
 
-@settings(max_examples=150)
+@drawn(150)
 @given(st.one_of(st.binary(max_size=60), CHANGES.map(lambda changes: damaged(PLAIN, changes))))
 def test_any_payload_is_read_or_a_coded_fault(payload: bytes) -> None:
     with TemporaryDirectory() as folder:
@@ -457,7 +457,7 @@ def lying(size: int, rest: bytes) -> bytes:
     return length + masked_crc32c(length).to_bytes(4, "little") + rest
 
 
-@settings(max_examples=100)
+@drawn(100)
 @given(st.one_of(
     st.binary(max_size=40),
     st.builds(lying, st.one_of(st.integers(0, 40), st.integers(0, (1 << 64) - 1)), st.binary(max_size=40)),

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from gcpod.data.formats.splitlists import split_sides
@@ -14,7 +14,7 @@ from gcpod.data.model import Box, Labels, Split
 from gcpod.errors import DataError
 from gcpod.status import Finding
 
-from .making import outcome
+from .making import drawn, outcome
 
 MAP = "item {\r\n id: 1\r\n name: 'cat'\r\n}\r\nitem {\r\n id: 5\r\n name: 'traffic light'\r\n}\r\n"
 CAT = Box("cat", 1, 2, 30, 40)
@@ -218,7 +218,7 @@ def test_any_list_parses(text: str, flagged: bool) -> None:
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@drawn(60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_folder_reads_or_fails_with_a_code(tmp_path: Path, text: bytes, plain: bytes, label_map: bytes) -> None:
     export(tmp_path, {
         "a.xml": "", "b.xml": plain or b"-", f"{MAIN}/cat_train.txt": text, f"{MAIN}/val.txt": plain,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from gcpod.data.formats.yolo import parse_labels, read_yolo, sniff_yolo
@@ -15,7 +15,7 @@ from gcpod.data.model import Annotation, Box, Labels
 from gcpod.errors import DataError
 from gcpod.status import Finding
 
-from .making import outcome
+from .making import drawn, outcome
 
 PATH = Path("a.txt")
 NAMES = {0: "cat", 1: "red panda"}
@@ -361,7 +361,7 @@ def test_sniffing_what_is_no_folder(tmp_path: Path) -> None:
     st.lists(st.tuples(st.integers(0, 3), *[st.floats(0, 1)] * 4), max_size=4),
     st.booleans(),
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@drawn(50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_what_was_written_comes_back(
     tmp_path: Path, names: list[str], rows: list[tuple[int, float, float, float, float]], as_mapping: bool,
 ) -> None:
@@ -398,14 +398,14 @@ def test_any_lines_parse(text: str) -> None:
 
 
 @given(joined(YAML_PIECES, 25), st.booleans())
-@settings(max_examples=300, deadline=None)
+@drawn(300, deadline=None)
 def test_any_yaml_parses_or_fails_with_a_code(text: str, fitting: bool) -> None:
     assert outcome(lambda: parse_config(YAML * fitting + text, Path("data.yaml"))) in ("", "D101", "D104")
 
 
 @given(st.binary(max_size=60), st.one_of(st.binary(max_size=60), joined(YAML_PIECES, 12).map(str.encode)),
        joined(PIECES, 8).map(str.encode))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@drawn(60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_folder_reads_or_fails_with_a_code(tmp_path: Path, label: bytes, config: bytes, names: bytes) -> None:
     grow(tmp_path, {
         "data.yaml": YAML.encode() + b"train: train.txt\n" + config, "train.txt": label, "a.txt": label,

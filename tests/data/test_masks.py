@@ -6,14 +6,14 @@ from io import BytesIO
 from itertools import groupby
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from gcpod.data.masks import MAX_PIXELS, MAX_POINTS, Polygons, Rle, decode_counts, parse_segmentation
 from gcpod.errors import DataError
 
-from .making import outcome
+from .making import drawn, outcome
 
 Rows = list[list[int]]
 SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]
@@ -108,7 +108,7 @@ def test_polygons_are_united_and_cut_at_the_edge() -> None:
 
 
 @given(st.lists(RINGS, min_size=1, max_size=2))
-@settings(max_examples=60)
+@drawn(60)
 def test_a_pixel_is_inside_when_its_centre_is(rings: list[list[float]]) -> None:
     drawn = rows(parse_segmentation(rings).png(12, 9))
     assert drawn == [

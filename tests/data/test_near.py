@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,7 +18,7 @@ from gcpod.data.near import TOLERANCE, near_groups
 from gcpod.data.pixels import GRID, fingerprint
 from gcpod.errors import DataError
 
-from .making import Dataset
+from .making import Dataset, drawn
 from .test_conversions import encoded, pattern, recorded
 
 SIZE = (128, 128)
@@ -91,7 +91,7 @@ def changed(level: int, shift: int, cells: list[tuple[int, int]]) -> bytes:
     return bytes(min(max(value, 0), 255) for value in values)
 
 
-@settings(max_examples=60, deadline=None)
+@drawn(60, deadline=None)
 @given(st.integers(0, 255), st.lists(CHANGES, max_size=7))
 def test_groups_are_those_of_comparing_each_with_each(
     level: int, changes: list[tuple[int, list[tuple[int, int]]]],

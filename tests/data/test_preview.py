@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -35,7 +35,7 @@ from gcpod.errors import DataError, SpecError
 from gcpod.spec import Policies
 from gcpod.status import Finding
 
-from .making import Dataset, picture
+from .making import Dataset, drawn, picture
 
 GOOD = Box("cat", 10, 10, 50, 40)
 EVIL = "<script>alert(1)</script>"
@@ -342,6 +342,7 @@ def test_the_page_does_not_depend_on_where_the_dataset_lies(dataset: Dataset, tm
     assert str(tmp_path).encode() not in pages[0]
 
 
+@pytest.mark.long
 def test_sixty_pictures_of_noise_stay_below_two_megabytes(dataset: Dataset) -> None:
     noise = Random(0)  # noqa: S311
     for index in range(60):
@@ -377,7 +378,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Preview:
     return viewed(dataset_of(Dataset(tmp_path_factory.mktemp("base")), 4))
 
 
-@settings(max_examples=60, deadline=None)
+@drawn(60, deadline=None)
 @given(text=st.one_of(
     st.text(max_size=30),
     st.lists(st.sampled_from([*"<>\"'&;=/ `", "script", "</title>", "<!--", "-->", "onload=", "]]>", "{{", "}}", "{%"]),

@@ -23,7 +23,16 @@ def test_the_users_sources_are_packed(gcpod: Any, tmp_path: Path, checkout: Chec
     names = [Path(path).name.split("+")[0] for path in first]
     assert names[:2] == ["object_detection-2.8.0.post1", "slim-0.1"]
     assert names[3:] == ["gcpod_launcher-0.1.0", "mine-0.5"]
-    assert gcpod("package", "--out", "again").out.count("mine-0.5+g") == 1
+    again = gcpod("package", "--out", "again", "--entry", "object_detection.model_main").out
+    assert (again.count("mine-0.5+g"), again.count("object_detection-0.1+g")) == (1, 1)
+
+
+@pytest.mark.parametrize("command", [("package",), ("package", "check")])
+@pytest.mark.parametrize("entry", ["", "no module", "a/b.py", "a..b"])
+def test_an_entry_point_is_a_module(gcpod: Any, command: tuple[str, ...], entry: str) -> None:
+    refused = gcpod(*command, "--entry", entry)
+    assert (refused.code, refused.out) == (2, "")
+    assert "is no name of a module" in refused.err
 
 
 @pytest.mark.parametrize(("text", "words"), [

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +40,8 @@ SCHEMA = built_in_schema()
     ("train_config { gradient_clipping_by_norm: high }", "1:43", "it wants float", "write a number"),
     ("train_config { fine_tune_checkpoint_version: v2 }", "1:46", "no CheckpointVersion", "did you mean V2?"),
     ('train_config { fine_tune_checkpoint_version: "V2" }', "1:46", "no CheckpointVersion", "did you mean V2?"),
+    ("train_config { fine_tune_checkpoint_version: 3 }", "1:46", "fine_tune_checkpoint_version is 3, no Checkpoint",
+     "use one of: V2 (2), V1 (1), UNKNOWN (0)"),
     ("model: 3", "1:8", "model is 3", "write model { … }"),
     ("train_config { batch_size { } }", "1:16", "batch_size is a message here", "write batch_size: and"),
     ("model { ssd { image_resizer { fixed_shape_resizer { } keep_aspect_ratio_resizer { } } } }", "1:55",
@@ -58,6 +65,7 @@ def test_the_last_of_two_values_counts_and_is_said() -> None:
     ("train_config.batch_size", "abc", "'abc' is no uint32"), ("train_config.batch_size", "3 } x {", "is no uint32"),
     ("train_config.sync_replicas", "yes", "'yes' is no bool"), ("train_config.batch_size", "", "'' is no uint32"),
     ("train_config.fine_tune_checkpoint_version", "V3", "'V3' is no CheckpointVersion"),
+    ("train_config.fine_tune_checkpoint_version", "-1", "'-1' is no CheckpointVersion"),
 ])
 def test_a_value_that_its_field_cannot_have_is_refused(path: str, value: str, found: str) -> None:
     with pytest.raises(ConfigError, match="C202") as caught:
@@ -70,7 +78,7 @@ def test_an_extension_is_unknown_to_the_release() -> None:
     assert (finding.code, finding.where) == ("C202", "f:1:1")
 
 
-@pytest.mark.parametrize("value", ["8", "0x10", "010", "4294967295"])
+@pytest.mark.parametrize("value", ["8", "+8", "0x10", "010", "4294967295"])
 def test_whole_numbers_as_the_format_has_them(value: str) -> None:
     assert lint_config(f"train_config {{ batch_size: {value} }}", "f", ANYWHERE) == []
 
@@ -105,6 +113,7 @@ def test_a_config_for_another_release_is_caught() -> None:
     ("model.ssd.image_resizer.fixed_shape_resizer.height", "320", "320"),
     ("train_config.fine_tune_checkpoint", 'gs://b/"x"', '"gs://b/\\"x\\""'),
     ("train_config.fine_tune_checkpoint_version", "V2", "V2"),
+    ("train_config.fine_tune_checkpoint_version", "2", "2"),
     ("train_config.data_augmentation_options[1].random_horizontal_flip.probability", "0.5", "0.5"),
 ])
 def test_a_value_is_written_as_its_field_wants(path: str, value: str, literal: str) -> None:
@@ -130,14 +139,44 @@ def test_the_schema_is_kept_and_read_back() -> None:
     assert json.loads(to_json(SCHEMA))["release"] == "2.8.0.post1"
 
 
+def enum_file() -> FileDescriptorProto:
+    """A release whose configs have one field, ``a``, of an enum with gaps."""
+    file = FileDescriptorProto(name="r.proto", package="object_detection.protos")
+    enum = file.enum_type.add(name="E")
+    for number, name in ((0, "NONE"), (2, "TWO"), (20, "TWENTY"), (-1, "LESS")):
+        enum.value.add(name=name, number=number)
+    root = file.message_type.add(name="TrainEvalPipelineConfig")
+    root.field.add(name="a", number=1, type=14, label=1, type_name=".object_detection.protos.E")
+    return file
+
+
+ENUM_FILE = enum_file().SerializeToString()
+ENUM_POOL = DescriptorPool()
+ENUM_POOL.AddSerializedFile(ENUM_FILE)
+ENUM_MESSAGE = GetMessageClass(ENUM_POOL.FindMessageTypeByName(ROOT))
+ENUM_CONTEXT = replace(ANYWHERE, schema=read_schema({"r_pb2.py": f"D = p.AddSerializedFile({ENUM_FILE!r})"}, "mine"))
+
+
+@given(
+    st.builds("{}{}".format, st.sampled_from(["", "-", "+", "0", "00", "0x", "-0x"]), st.integers(0, 30))
+    | st.sampled_from(["NONE", "TWO", "two", "2.0", "1e1", "9" * 30, "true", '"TWO"', '"2"']),
+)
+def test_enums_take_the_names_and_numbers_that_text_format_takes(value: str) -> None:
+    try:
+        text_format.Merge(f"a: {value}", ENUM_MESSAGE())
+        wanted = []
+    except text_format.ParseError:
+        wanted = ["C202"]
+    if not re.fullmatch("[+-]?00+", value):  # Zeros only are a zero to it, and octal to all else.
+        assert [finding.code for finding in lint_config(f"a: {value}", "f", ENUM_CONTEXT)] == wanted
+
+
 OLD = "DESCRIPTOR = _descriptor.FileDescriptor(name='x', serialized_pb={content!r})"
 NEW = "DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile({content!r})"
 
 
 @pytest.mark.parametrize("form", [OLD, NEW])
 def test_modules_of_old_and_new_protoc_are_read_and_not_run(form: str) -> None:
-    from google.protobuf.descriptor_pb2 import FileDescriptorProto
-
     file = FileDescriptorProto(name="p.proto", package="p")
     root = FileDescriptorProto(name="r.proto", package="object_detection.protos")
     root.message_type.add(name="TrainEvalPipelineConfig")
@@ -156,7 +195,7 @@ def test_modules_of_old_and_new_protoc_are_read_and_not_run(form: str) -> None:
     }
     assert read_schema(modules, "mine") == Schema(
         "mine", {"p.M": {"a": Field("int32", False, "either"), "b": Field("p.M.E", True)}, ROOT: {}},
-        {"p.M.E": ("ONE",)}, {"2": frozenset({"x_keras"}), "1": frozenset({"x"})},
+        {"p.M.E": {"ONE": 1}}, {"2": frozenset({"x_keras"}), "1": frozenset({"x"})},
     )
 
 

@@ -47,7 +47,7 @@ def test_a_clean_config_has_no_findings() -> None:
     (changed('"detection"', "“detection”"), "C204", "13:30", 'type a plain " there'),
     (changed("model.ckpt", "model.ckpt.index"), "C201", "12:25", "with forward slashes"),
     (changed("model.ckpt", "model.ckpt.data-00000-of-00001"), "C201", "12:25", "PREFIX.index"),
-    (changed("/model.ckpt", "\\\\model.ckpt"), "C201", "12:25", "with forward slashes"),
+    (changed("/model.ckpt", "\\\\model.ckpt"), "C201", "12:25", "backslashes are escapes"),
     (changed("model.ckpt", "checkpoint"), "C201", "12:25", "PREFIX.index"),
     (changed('"detection"', '"detektion"'), "C203", "13:30", "use one of: detection, classification"),
     (changed('"detection"', '"fine_tune"'), "C203", "13:30", "write detection"),
@@ -79,6 +79,51 @@ def test_a_tpu_asks_for_fixed_shapes(text: str, place: str, fix: str) -> None:
     assert (finding.code, finding.where) == ("C208", f"f:{place}")
     assert fix in finding.fix
     assert lint_config(text, "f", CONTEXT) == []
+
+
+@pytest.mark.parametrize("path", [
+    r"C:\new\train.record", r"C:\data\train.record", r"C:\Users\me\x", r"C:\x", r"C:\\data\\x", r"\\srv\share\x",
+    "C:\\data\\",
+    r"data\train.record", r"gs://b\data\x", r"gs://b\new", r"gs://b/data\\x",
+])
+def test_backslashes_in_an_address_are_said_wherever_they_stand(path: str) -> None:
+    for old in ("gs://b/train-*", "/gcs/b/map.pbtxt", "gs://b/ckpt/model.ckpt"):
+        [finding] = lint_config(changed(old, path), "f", CONTEXT)
+        assert (finding.code, finding.severity) == ("C201", "error")
+        assert finding.found.endswith(f'path is "{path}"' if "ckpt" not in old else f'fine_tune_checkpoint is "{path}"')
+        assert finding.fix == "backslashes are escapes: write gs://BUCKET/PATH"
+
+
+def test_each_backslashed_address_is_said_beside_all_else() -> None:
+    text = changed('"gs://b/train-*"', r"""["C:\data\a", 'D:\data' '\b', "gs://b/c"]""")
+    text = text.replace("num_classes: 2", "num_classes: 3")
+    findings = [(finding.code, finding.where) for finding in lint_config(text, "f", CONTEXT)]
+    assert findings == [("C201", "f:18:41"), ("C201", "f:18:54"), ("C205", "f:3:18")]
+    assert fix_config(text, "f", CONTEXT) == (text, [])
+
+
+@pytest.mark.parametrize("address", [r"gs://b/\303\251", r"gs://b/\"x\"", r"/gcs/b/\'x\'"])
+def test_an_objects_name_may_be_written_with_escapes(address: str) -> None:
+    assert lint_config(changed("gs://b/train-*", address), "f", CONTEXT) == []
+
+
+def test_a_path_of_windows_may_be_meant_where_no_cloud_is() -> None:
+    windows = LintContext(num_labels=2, cloud=False)
+    assert lint_config(changed("gs://b/train-*", r"C:\\new\\train.record"), "f", windows) == []
+    for path in (r"C:\new\train.record", r"C:\data"):
+        [finding] = lint_config(changed("gs://b/train-*", path), "f", windows)
+        assert (finding.code, finding.fix) == ("C201", "backslashes are escapes: write the path with forward slashes")
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    (changed("num_classes: 2", r'feature_extractor { type: "a\data" }'), "3:33"),
+    (changed('"detection"', r'"a\data"').replace("gs://b/train-*", r"C:\data"), "13:32"),
+    (changed('"gs://b/train-*"', r'"C:\data'), "18:40"),
+    (changed('"gs://b/train-*"', '"x\\d" ' * 60), "18:42"),
+])
+def test_escapes_that_are_none_elsewhere_are_no_text_format(text: str, place: str) -> None:
+    [finding] = lint_config(text, "f", CONTEXT)
+    assert (finding.code, finding.where) == ("C200", f"f:{place}")
 
 
 def test_local_paths_are_fine_where_no_cloud_is_meant() -> None:
@@ -194,6 +239,8 @@ MENDED = [
     (changed("model.ckpt", "model.ckpt.index"), CLEAN, ["C201"]),
     (changed("/model.ckpt", "\\\\model.ckpt.data-00000-of-00002"), CLEAN, ["C201"]),
     (changed('"detection"', '"fine_tune"'), CLEAN, ["C203"]),
+    (changed("/ckpt/model.ckpt", r"\ckpt\model.ckpt.index"), CLEAN, ["C201"]),
+    (changed("gs://b/train-*", r"gs://b\\train-*"), CLEAN, ["C201"]),
     (changed("num_classes: 2", "num_classes: 90"), CLEAN, ["C205"]),
     (changed("unpad_groundtruth_tensors: false", "unpad_groundtruth_tensors: true"), CLEAN, ["C208"]),
     (changed("num_steps: 500", "num_steps: 401"), CLEAN, ["C210"]),
@@ -224,7 +271,11 @@ def test_what_has_no_safe_remedy_stays() -> None:
     assert fix_config(text, "f", TPU) == (text, [])
 
 
-@given(st.text() | st.lists(st.sampled_from(CLEAN.split()), max_size=40).map(" ".join))
+WINDOWS = (r"C:\d", "a\\", r"gs://b\d")
+PIECES = [*CLEAN.split(), *(f"input_path: {quote}{path}{quote}" for quote in "'\"" for path in WINDOWS)]
+
+
+@given(st.text() | st.lists(st.sampled_from(PIECES), max_size=40).map(" ".join))
 def test_any_text_gives_findings_with_a_place(text: str) -> None:
     for finding in lint_config(text, "f", TPU):
         assert finding.where.startswith("f:")

@@ -126,6 +126,13 @@ def test_a_template_without_a_model_is_refused(text: str) -> None:
         render_config(text, REQUEST, "mine.config")
 
 
+def test_a_template_with_backslashes_in_its_paths_is_refused_where_they_stand() -> None:
+    text = 'model { ssd { } }\ntrain_input_reader { label_map_path: "C:\\data\\map.pbtxt" }'
+    with pytest.raises(ConfigError, match="C201") as caught:
+        render_config(text, REQUEST, "mine.config")
+    assert caught.value.on == "mine.config:2:41"
+
+
 def test_paths_are_quoted_as_the_format_wants() -> None:
     odd = 'gs://b/a "quoted" \\ name\n/train-*'
     tree = parse(render_config(BUILT_IN, replace(REQUEST, records=odd)))

@@ -142,5 +142,5 @@ def test_curly_quotes_are_shown_with_the_remedy() -> None:
 
 def test_deep_nesting_has_a_limit() -> None:
     assert parse("a {" * MAX_DEPTH + "}" * MAX_DEPTH).fields
-    for text in ("a {" * (MAX_DEPTH + 1) + "}" * (MAX_DEPTH + 1), "a <" * 50_000, "a: [{" * 50_000):
+    for text in ("a {" * (MAX_DEPTH + 1) + "}" * (MAX_DEPTH + 1), "a <" * 5_000, "a: [{" * 5_000):
         assert f"messages nested deeper than {MAX_DEPTH}" in refusal(text).message
