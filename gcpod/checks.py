@@ -8,7 +8,14 @@ from gcpod.cache import cache_dir
 from gcpod.data.build import DatasetError
 from gcpod.data.manifest import DatasetManifest
 from gcpod.errors import GcpodError
-from gcpod.jobs.machines import check_machine, kind_of, small_regions
+from gcpod.jobs.machines import (
+    check_machine,
+    kind_of,
+    runs_tensorflow,
+    runtimes_for,
+    small_regions,
+    tensorflow_of,
+)
 from gcpod.jobs.request import KINDS
 from gcpod.layout import RunLayout
 from gcpod.models.fetch import fetched_model
@@ -22,13 +29,10 @@ from gcpod.prepare import (
     render_spec_config,
     run_name,
 )
-from gcpod.runtimes import all_runtimes, find_runtime
+from gcpod.runtimes import find_runtime
 from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks
 from gcpod.status import Finding
-
-_V5E_TENSORFLOW = "2.15"
-"""https://cloud.google.com/vertex-ai/docs/training/training-with-tpu-vm"""
 
 
 def check(spec: Spec, settings: Settings) -> list[Finding]:
@@ -96,9 +100,11 @@ def _start(spec: Spec, settings: Settings) -> list[Finding]:
 def _images(spec: Spec, machine: MachineSpec, region: str) -> list[Finding]:
     """What the machine asks of the trainer image that gcpod's own recipe does not give."""
     runtime = find_runtime(spec.runtime.name)
-    if machine.tpu_topology is not None and runtime.tensorflow < _V5E_TENSORFLOW:
-        return [Finding("J402", "error", "train.machine", f"TPU v5e needs TensorFlow {_V5E_TENSORFLOW}, {runtime.name} "
-                        f"has {runtime.tensorflow}", "set runtime.name: tf2.15")]
+    if not runs_tensorflow(machine, runtime.tensorflow):
+        able = runtimes_for(machine)
+        return [Finding("J402", "error", "train.machine", f"{machine} needs TensorFlow {tensorflow_of(machine)}, "
+                        f"{runtime.name} has {runtime.tensorflow}",
+                        f"set runtime.name: {able[0]}" if able else "choose another machine")]
     if spec.runtime.image is not None or region in small_regions():
         return []
     if spec.runtime.mode == "package":
@@ -106,7 +112,7 @@ def _images(spec: Spec, machine: MachineSpec, region: str) -> list[Finding]:
         return [Finding("K301", "warning", "runtime.mode", found, "use mode: container")]
     if kind_of(machine) not in runtime.recipes:
         found = f"there is no recipe for an image of {runtime.name} for {kind_of(machine)}"
-        able = [name for name, one in all_runtimes().items() if kind_of(machine) in one.recipes]
+        able = runtimes_for(machine)
         fix = f"set runtime.name: {able[0]}" if able else "build one and name it as runtime.image"
         return [Finding("K301", "warning", "runtime.image", found, fix)]
     return []

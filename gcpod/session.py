@@ -188,6 +188,12 @@ class Session:
         base = self.settings.endpoint.value or "https://artifactregistry.googleapis.com"
         return self._discovered("artifactregistry", "v1", base).projects().locations()
 
+    @cached_property
+    def billing(self) -> Any:
+        """The ``services`` resource of the Cloud Billing API, which has the catalogue of prices."""
+        base = self.settings.endpoint.value or "https://cloudbilling.googleapis.com"
+        return self._discovered("cloudbilling", "v1", base).services()
+
     def _discovered(self, api: str, version: str, base: str) -> Any:
         from googleapiclient import discovery
 

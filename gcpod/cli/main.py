@@ -32,6 +32,7 @@ _COMMANDS = {
     "submit": ("gcpod.cli.steps", "Submit one job: train, eval or export."),
     "jobs": ("gcpod.cli.jobs", "List, show, wait for and cancel jobs; read their logs."),
     "tensorboard": ("gcpod.cli.steps", "Fetch the TensorBoard files of a run."),
+    "machines": ("gcpod.cli.machines", "List machines by region and runtime, with prices."),
     "runtime": ("gcpod.cli.runtime", "List, show and make what jobs run in."),
     "local": ("gcpod.cli.local", "Start and stop the local cloud."),
 }

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gcpod.cli.common import INTERRUPTED, cloud_flags, cloud_options, hints, json_option, load, print_json
+from gcpod.cli.machines import amount, prices_option
 
 if TYPE_CHECKING:
+    from gcpod.jobs.budget import JobCost
+    from gcpod.jobs.prices import PriceTable
     from gcpod.runner import Run, RunOptions
     from gcpod.spec import Spec
+
+
+def _money(_: click.Context, __: click.Parameter, text: str | None) -> Decimal | None:
+    """A sum of money, exactly as it was written."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not Decimal(text):
+        raise click.BadParameter(f"{text!r} is no sum of money: write it as 20 or 7.50")
+    return Decimal(text)
 
 
 @click.command()
 @cloud_options
 @json_option
-@click.option("--dry-run", is_flag=True, help="Print the requests that would be sent, and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the requests that would be sent and their cost; send nothing.")
+@click.option("--format", "shape", type=click.Choice(["json", "yaml"]), default="json", show_default=True,
+              help="Of the requests that --dry-run prints.")
 @click.option("--again", is_flag=True, help="Start a new run although one of the same inputs exists.")
 @click.option("--retry", is_flag=True, help="Submit a new attempt of a job that failed or was cancelled.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train that many steps instead of the spec's.")
+@click.option("--max-cost", metavar="AMOUNT", callback=_money, help="Shorten the jobs' time limits to what it pays "
+              "for, in the currency of the prices.")
+@prices_option
 @click.option("--log", is_flag=True, help="Show the jobs' logs.")
 def run(
-    file: Path, local: bool, endpoint: str | None, as_json: bool, dry_run: bool, again: bool, retry: bool,
-    steps: int | None, log: bool,
+    file: Path, local: bool, endpoint: str | None, as_json: bool, dry_run: bool, shape: str, again: bool, retry: bool,
+    steps: int | None, max_cost: Decimal | None, prices: Path | None, log: bool,
 ) -> None:
     """Dataset, bucket, training, evaluation, export: everything that is not done yet."""
     from gcpod.runner import RunOptions
@@ -35,11 +54,15 @@ def run(
     spec = load(file)
     if steps is not None:
         spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps=steps))
+    costs: list[JobCost] = []
+    if dry_run or max_cost is not None:
+        spec, costs = _costs(spec, local, endpoint, prices, max_cost)
     if dry_run:
-        _dry_run(spec, local, endpoint)
+        _dry_run(spec, local, endpoint, costs, shape)
         return
     flags = cloud_flags(file, local, endpoint)
-    command = f"gcpod run {flags}" + (f" --steps {steps}" if steps is not None else "")
+    given = {"--steps": steps, "--max-cost": max_cost, "--prices": prices}
+    command = f"gcpod run {flags}" + "".join(f" {name} {value}" for name, value in given.items() if value is not None)
     options = RunOptions(again=again, retry=retry)
     with hints(flags), _stopped_after(spec, local and endpoint is None):
         _run(spec, local, endpoint, options, as_json, log, command, flags)
@@ -66,7 +89,40 @@ def demo(folder: Path, steps: int, as_json: bool, log: bool) -> None:
         _run(spec, True, None, options, as_json, log, f"gcpod demo --dir {folder}", flags)
 
 
-def _dry_run(spec: Spec, local: bool, endpoint: str | None) -> None:
+def _costs(
+    spec: Spec, local: bool, endpoint: str | None, prices: Path | None, max_cost: Decimal | None,
+) -> tuple[Spec, list[JobCost]]:
+    """The jobs' costs, which are told, and the spec with the time limits that --max-cost leaves them."""
+    from gcpod.connection import settings_of
+    from gcpod.jobs.budget import capped, job_costs, limit
+    from gcpod.jobs.prices import find_prices, usual_prices
+    from gcpod.prepare import machines_of
+
+    settings = settings_of(spec, local=local, endpoint=endpoint)
+    region = settings.region.value
+    table = find_prices(prices, usual_prices(bool(settings.endpoint.value)))
+    costs = job_costs(spec, machines_of(spec, region)[0], region, table)
+    if max_cost is not None:
+        costs = limit(costs, max_cost)
+        spec = capped(spec, costs)
+    _tell(costs, table)
+    return spec, costs
+
+
+def _tell(costs: list[JobCost], table: PriceTable) -> None:
+    from gcpod.jobs.budget import worst_of
+    from gcpod.jobs.prices import Unknown
+
+    for cost in costs:
+        hours, minutes = divmod(cost.timeout_s // 60, 60)
+        click.echo(f"cost of {cost.kind}: {cost.per_hour} per hour on {cost.machine}, at worst {cost.worst} until its "
+                   f"time limit of {hours} h {minutes} min", err=True)
+    worst = worst_of(costs)
+    told = f"prices of {table.date}, without disk, storage, network and logs"
+    click.echo(f"cost of all: at worst {worst} ({worst.why if isinstance(worst, Unknown) else told})", err=True)
+
+
+def _dry_run(spec: Spec, local: bool, endpoint: str | None, costs: list[JobCost], shape: str) -> None:
     from gcpod.connection import settings_of
     from gcpod.prepare import prepare, requests_of
 
@@ -76,7 +132,22 @@ def _dry_run(spec: Spec, local: bool, endpoint: str | None) -> None:
         click.echo(f"machine of {note}", err=True)
     parent = f"projects/{settings.project.value}/locations/{settings.region.value}"
     bodies = requests_of(prepared, settings)
-    print_json([{"method": "POST", "path": f"/v1/{parent}/customJobs", "body": body} for body in bodies])
+    listed = [
+        {"method": "POST", "path": f"/v1/{parent}/customJobs", "body": body, "cost": _plain(cost)}
+        for body, cost in zip(bodies, costs, strict=True)
+    ]
+    if shape == "json":
+        print_json(listed)
+        return
+    import yaml
+
+    click.echo(yaml.safe_dump(listed, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _plain(cost: JobCost) -> dict[str, object]:
+    """Amounts exact, as text; null for unknown."""
+    currency = getattr(cost.per_hour, "currency", None)
+    return {"per_hour": amount(cost.per_hour), "worst": amount(cost.worst), "currency": currency}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which machine may carry which accelerator in which region (findings J401, J402)."""
+"""Which machine may carry which accelerator in which region with which runtime (findings J401, J402)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from gcpod.runtimes import all_runtimes
 from gcpod.spec import MachineSpec
 from gcpod.status import Finding
 
@@ -50,7 +51,7 @@ def offered(machine: MachineSpec, region: str) -> tuple[MachineSpec, str]:
 
 
 def check_machine(machine: MachineSpec, region: str, where: str, *, evaluation: bool = False) -> list[Finding]:
-    """What cannot run about a machine in a region.
+    """What cannot run about a machine in a region; each finding names the nearest machine that can.
 
     Args:
         machine: as asked for.
@@ -58,42 +59,160 @@ def check_machine(machine: MachineSpec, region: str, where: str, *, evaluation: 
         where: spec key, for the findings.
         evaluation: the job evaluates, which never runs on a TPU.
     """
-    def error(code: str, found: str, fix: str) -> list[Finding]:
-        return [Finding(code, "error", where, found, fix)]
+    refusal = _refusal(machine, region, evaluation)
+    if refusal is None:
+        return []
+    code, found, fix = refusal
+    near = nearest(machine, region, evaluation=evaluation)
+    if near is not None:
+        fix += f"; the nearest that runs: {near[0]} in {near[1]}"
+    return [Finding(code, "error", where, found, fix)]
 
-    if evaluation and machine.is_tpu:
-        return error("J401", f"{machine}: evaluation does not run on a TPU", "name a GPU or CPU machine")
+
+def nearest(machine: MachineSpec, region: str, *, evaluation: bool = False) -> tuple[MachineSpec, str] | None:
+    """The machine and region closest to what was asked for among those that run; None where the table has none.
+
+    Kept as long as anything allows it, in this order: the kind of machine, the accelerator, the region, the continent,
+    the machine type, the number of accelerators or chips.
+    """
+    candidates = [
+        (one, place) for one in listed() for place in (regions_of(one) or (region,))
+        if _refusal(one, place, evaluation) is None
+    ]
+
+    def distance(candidate: tuple[MachineSpec, str]) -> tuple[int, ...]:
+        one, place = candidate
+        alike = _kind(one) == _kind(machine)
+        return (
+            # What a TPU does, a GPU does sooner than a CPU; how many of the one make up for the other is not known.
+            0 if alike else 1 + (_kind(one) == "cpu"), _chip(one) != _chip(machine), place != region,
+            place.split("-")[0] != region.split("-")[0], one.type != machine.type,
+            abs(_size(one) - _size(machine)) if alike else _size(one),
+        )
+
+    return min(candidates, key=distance, default=None)
+
+
+def listed() -> list[MachineSpec]:
+    """Every row of the table as a machine, those without an accelerator first."""
+    table = _table()
+    carriers = {kind for known in table["accelerators"].values() for kind in known["machines"]}
+    plain = [MachineSpec(kind) for kind in table["shapes"] if kind in carriers and kind.startswith("n1-")]
+    carrying = [
+        MachineSpec(kind, accelerator, count) for accelerator, known in table["accelerators"].items()
+        for kind, counts in known["machines"].items() for count in counts
+    ]
+    sliced = [
+        MachineSpec(kind, tpu_topology=topology) for kind, known in table["tpu_topologies"].items()
+        for topology in known["topologies"]
+    ]
+    return plain + carrying + sliced
+
+
+def regions_of(machine: MachineSpec) -> tuple[str, ...]:
+    """The regions that the table names for a machine of it; empty where it names none."""
+    return tuple(_row(machine).get("regions", ()))
+
+
+def tensorflow_of(machine: MachineSpec) -> str:
+    """The oldest TensorFlow that runs on a machine, as "2.15"; "" where every one does.
+
+    https://cloud.google.com/vertex-ai/docs/training/training-with-tpu-vm
+    """
+    return str(_row(machine).get("tensorflow", ""))
+
+
+def runs_tensorflow(machine: MachineSpec, version: str) -> bool:
+    """Whether a machine runs a version of TensorFlow, such as "2.15.1"."""
+    return _version(version) >= _version(tensorflow_of(machine) or "0")
+
+
+def runtimes_for(machine: MachineSpec) -> tuple[str, ...]:
+    """The runtimes whose TensorFlow runs on a machine and whose image for it there is a recipe of."""
+    return tuple(
+        name for name, one in all_runtimes().items()
+        if kind_of(machine) in one.recipes and runs_tensorflow(machine, one.tensorflow)
+    )
+
+
+def shapes() -> dict[str, tuple[int, int]]:
+    """vCPUs and GiB of memory by machine type, for those whose price is the sum of both."""
+    return {kind: (vcpus, memory) for kind, (vcpus, memory) in _table()["shapes"].items()}
+
+
+def accelerators() -> tuple[str, ...]:
+    """Every accelerator of the table."""
+    return tuple(_table()["accelerators"])
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _row(machine: MachineSpec) -> dict[str, Any]:
+    table = _table()
+    rows, key = (table["accelerators"], machine.accelerator)
     if machine.tpu_topology is not None:
-        return _check_topology(machine, region, where)
+        rows, key = table["tpu_topologies"], machine.type
+    row: dict[str, Any] = rows.get(key, {})
+    return row
+
+
+def _kind(machine: MachineSpec) -> str:
+    """As kind_of, also for a TPU's machine without its accelerator or topology."""
+    return "tpu" if machine.type == "cloud-tpu" or machine.type in _table()["tpu_topologies"] else kind_of(machine)
+
+
+def _chip(machine: MachineSpec) -> str:
+    return (machine.type if machine.tpu_topology is not None else machine.accelerator) or ""
+
+
+def _size(machine: MachineSpec) -> int:
+    return tpu_cores(machine) if machine.tpu_topology is not None else machine.count
+
+
+def _refusal(machine: MachineSpec, region: str, evaluation: bool) -> tuple[str, str, str] | None:
+    """Code, what is wrong and what would be right; None for a machine that runs."""
+    if evaluation and _kind(machine) == "tpu":
+        return "J401", f"{machine}: evaluation does not run on a TPU", "name a GPU or CPU machine"
+    found = _wrong_topology(machine) if machine.tpu_topology is not None else _wrong_accelerator(machine)
+    if found is not None:
+        return "J402", *found
+    regions = regions_of(machine)
+    if regions and region not in regions:
+        return "J402", f"{_chip(machine)} is not offered in {region}", f"use region: {', '.join(regions)}"
+    return None
+
+
+def _wrong_accelerator(machine: MachineSpec) -> tuple[str, str] | None:
+    table = _table()
     if machine.accelerator is None:
         if machine.type == "cloud-tpu":
-            return error("J402", "cloud-tpu without an accelerator", "add accelerator: TPU_V2 and count: 8")
-        return []
-    known = _table()["accelerators"].get(machine.accelerator)
+            return "cloud-tpu without an accelerator", "add accelerator: TPU_V2 and count: 8"
+        if machine.type in table["tpu_topologies"]:
+            return f"{machine.type} without a topology", f"add tpu_topology: {_topologies(machine.type)}"
+        return None
+    known = table["accelerators"].get(machine.accelerator)
     if known is None:
-        return error("J402", f"the accelerator {machine.accelerator} is not known or retired",
-                     f"use one of: {', '.join(_table()['accelerators'])}")
+        return (f"the accelerator {machine.accelerator} is not known or retired",
+                f"use one of: {', '.join(table['accelerators'])}")
     if machine.type not in known["machines"]:
-        return error("J402", f"{machine.accelerator} is not offered on {machine.type}",
-                     f"use type: {next(iter(known['machines']))}")
-    if machine.count not in known["machines"][machine.type]:
-        counts = ", ".join(map(str, known["machines"][machine.type]))
-        return error("J402", f"{machine.count} x {machine.accelerator} is not offered on {machine.type}",
-                     f"use count: {counts}")
-    return _check_region(machine.accelerator, known, region, where)
+        return (f"{machine.accelerator} is not offered on {machine.type}", f"use type: {', '.join(known['machines'])}")
+    counts = known["machines"][machine.type]
+    if machine.count not in counts:
+        return (f"{machine.count} x {machine.accelerator} is not offered on {machine.type}",
+                f"use count: {', '.join(map(str, counts))}")
+    return None
 
 
-def _check_topology(machine: MachineSpec, region: str, where: str) -> list[Finding]:
-    known = _table()["tpu_topologies"].get(machine.type)
-    if known is None or machine.tpu_topology not in known["topologies"]:
-        choices = ", ".join(known["topologies"]) if known else ", ".join(_table()["tpu_topologies"])
-        return [Finding("J402", "error", where, f"{machine.type} has no topology {machine.tpu_topology}",
-                        f"use one of: {choices}")]
-    return _check_region(machine.type, known, region, where)
+def _wrong_topology(machine: MachineSpec) -> tuple[str, str] | None:
+    known = _table()["tpu_topologies"]
+    if machine.type not in known:
+        return f"{machine.type} has no topology {machine.tpu_topology}", f"use type: {', '.join(known)}"
+    if machine.tpu_topology not in known[machine.type]["topologies"]:
+        return f"{machine.type} has no topology {machine.tpu_topology}", f"use one of: {_topologies(machine.type)}"
+    return None
 
 
-def _check_region(what: str, known: dict[str, Any], region: str, where: str) -> list[Finding]:
-    regions = known.get("regions")
-    if regions is None or region in regions:
-        return []
-    return [Finding("J402", "error", where, f"{what} is not offered in {region}", f"use region: {', '.join(regions)}")]
+def _topologies(kind: str) -> str:
+    return ", ".join(_table()["tpu_topologies"][kind]["topologies"])

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gcpod.cache import cache_dir
 from gcpod.errors import LocalCloudError
+from gcpod.localcloud.billing_api import billing_api, local_catalogue
 from gcpod.localcloud.builder import Builder
 from gcpod.localcloud.builds_api import builds_api
 from gcpod.localcloud.http import Api
@@ -36,7 +37,7 @@ _LOOK_S = 0.05
 
 
 class JobCloud(LocalCloud):
-    """Storage, custom jobs, builds, image repositories and log entries below one folder; jobs and builds left
+    """Storage, custom jobs, builds, image repositories, log entries and prices below one folder; jobs and builds left
     unfinished by an earlier server are taken up.
 
     Args:
@@ -59,7 +60,7 @@ class JobCloud(LocalCloud):
         self.builder: Builder | None = None
         self._cache, self._environment_of, self._location = cache or cache_dir(), environment_of, location
         super().__init__(
-            root, port, apis=(self._jobs, self._builds, self._registry, self._logging),
+            root, port, apis=(self._jobs, self._builds, self._registry, self._logging, self._billing),
             middleware=lambda app: middleware(self._noting(app)),
         )
 
@@ -121,6 +122,9 @@ class JobCloud(LocalCloud):
         assert self.database is not None
         assert self.build_database is not None
         return logging_api(self.database, self.build_database)
+
+    def _billing(self, _: LocalCloud) -> Api:
+        return billing_api(*local_catalogue(self._location))
 
     def _noting(self, app: ASGIApp) -> ASGIApp:
         async def noting(scope: Scope, receive: Receive, send: Send) -> None:

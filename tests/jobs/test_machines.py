@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gcpod.jobs.machines import check_machine, kind_of, offered, tpu_cores
+from gcpod.jobs.machines import (
+    accelerators,
+    check_machine,
+    kind_of,
+    listed,
+    nearest,
+    offered,
+    regions_of,
+    runs_tensorflow,
+    runtimes_for,
+    shapes,
+    tensorflow_of,
+    tpu_cores,
+)
 from gcpod.spec import MachineSpec
 from gcpod.status import Finding
 
@@ -53,7 +68,7 @@ def test_row(accelerator: str, kind: str, counts: tuple[int, ...], regions: tupl
     assert (finding.code, finding.found) == ("J402", f"{accelerator} is not offered on e2-standard-4")
     if regions:
         [finding] = found(MachineSpec(kind, accelerator, counts[0]), "us-east4")
-        assert (finding.code, finding.fix) == ("J402", f"use region: {', '.join(regions)}")
+        assert (finding.code, finding.fix.partition(";")[0]) == ("J402", f"use region: {', '.join(regions)}")
 
 
 @pytest.mark.parametrize("kind", TOPOLOGIES)
@@ -66,7 +81,7 @@ def test_topologies(kind: str) -> None:
         first, second = topology.split("x")
         assert tpu_cores(machine) == int(first) * int(second)
     [finding] = found(MachineSpec(kind, tpu_topology="3x3"))
-    assert (finding.code, finding.fix) == ("J402", f"use one of: {', '.join(TOPOLOGIES[kind])}")
+    assert (finding.code, finding.fix.partition(";")[0]) == ("J402", f"use one of: {', '.join(TOPOLOGIES[kind])}")
 
 
 def test_machines_that_are_not_in_the_table() -> None:
@@ -74,7 +89,8 @@ def test_machines_that_are_not_in_the_table() -> None:
     for retired in ("NVIDIA_TESLA_P100", "NVIDIA_TESLA_K80", "TPU_V4"):
         [finding] = found(MachineSpec("n1-standard-8", retired, 1))
         assert (finding.code, "not known or retired" in finding.found) == ("J402", True)
-    assert found(MachineSpec("cloud-tpu"))[0].fix == "add accelerator: TPU_V2 and count: 8"
+    assert found(MachineSpec("cloud-tpu"))[0].fix.startswith("add accelerator: TPU_V2 and count: 8; the nearest")
+    assert found(MachineSpec("ct5lp-hightpu-1t"))[0].fix.startswith("add tpu_topology: 1x1; the nearest")
     assert found(MachineSpec("n1-standard-8")) == []
 
 
@@ -84,6 +100,7 @@ def test_machines_that_are_not_in_the_table() -> None:
 def test_evaluation_never_runs_on_a_tpu(machine: MachineSpec) -> None:
     [finding] = found(machine, evaluation=True)
     assert (finding.code, finding.severity) == ("J401", "error")
+    assert finding.fix.endswith("the nearest that runs: n1-standard-4 with 1 x NVIDIA_TESLA_T4 in us-central1")
     assert found(machine) == []
     assert kind_of(machine) == "tpu"
 
@@ -106,3 +123,77 @@ def test_what_the_local_region_offers() -> None:
         assert why == f"the local region offers CPU machines only: {machine} runs in place of {asked}"
     assert offered(MachineSpec("n1-highmem-2"), "local") == (MachineSpec("n1-highmem-2"), "")
     assert offered(tpu, "us-central1") == (tpu, "")
+
+
+T4, V2 = MachineSpec("n1-standard-4", "NVIDIA_TESLA_T4", 1), MachineSpec("cloud-tpu", "TPU_V2", 8)
+
+
+@pytest.mark.parametrize(("asked", "region", "expected", "place"), [
+    (V2, "us-west2", V2, "us-central1"), (V2, "europe-west1", V2, "europe-west4"),
+    (MachineSpec("cloud-tpu", "TPU_V2", 16), "us-central1", V2, "us-central1"),
+    (MachineSpec("cloud-tpu", "TPU_V3", 8), "asia-east1", MachineSpec("cloud-tpu", "TPU_V3", 8), "us-central1"),
+    (MachineSpec("n1-standard-64", "NVIDIA_TESLA_T4", 1), "us-east1",
+     MachineSpec("n1-standard-64", "NVIDIA_TESLA_T4", 4), "us-east1"),
+    (MachineSpec("e2-standard-4", "NVIDIA_TESLA_T4", 1), "us-east1", T4, "us-east1"),
+    (MachineSpec("n1-standard-8", "NVIDIA_TESLA_P100", 1), "us-east1",
+     MachineSpec("n1-standard-8", "NVIDIA_TESLA_T4", 1), "us-east1"),
+    (MachineSpec("ct5lp-hightpu-4t", tpu_topology="3x3"), "us-west4",
+     MachineSpec("ct5lp-hightpu-4t", tpu_topology="2x4"), "us-west4"),
+    (MachineSpec("cloud-tpu"), "us-central1", V2, "us-central1"),
+])
+def test_the_nearest_machine_is_close(asked: MachineSpec, region: str, expected: MachineSpec, place: str) -> None:
+    [finding] = found(asked, region)
+    assert finding.fix.endswith(f"; the nearest that runs: {expected} in {place}")
+
+
+ASKED = st.builds(
+    MachineSpec,
+    st.sampled_from(("cloud-tpu", "e2-standard-4", "ct6e-standard-1t", *shapes(), *TOPOLOGIES)) | st.text(max_size=8),
+    st.none() | st.sampled_from(("TPU_V4", "NVIDIA_TESLA_K80", *accelerators())) | st.text(max_size=8),
+    st.integers(0, 4096), st.none() | st.sampled_from(("1x1", "2x2", "3x3", "16x16", "x")) | st.text(max_size=5),
+)
+REGIONS = st.sampled_from(("us-central1", "europe-west4", "asia-east1", "us-west2", "mars-1", "")) | st.text(max_size=8)
+
+
+@given(ASKED, REGIONS, st.booleans())
+def test_what_is_offered_as_nearest_runs(asked: MachineSpec, region: str, evaluation: bool) -> None:
+    near = nearest(asked, region, evaluation=evaluation)
+    assert near is not None
+    assert check_machine(*near, "x", evaluation=evaluation) == []
+    refused = check_machine(asked, region, "x", evaluation=evaluation)
+    assert [str(near[0]) in one.fix and near[1] in one.fix for one in refused] in ([], [True])
+    if not refused and asked in listed():
+        assert near == (asked, region)
+
+
+def test_the_list_is_the_table() -> None:
+    rows = listed()
+    assert len(rows) == len(set(rows))
+    for one in rows:
+        for region in regions_of(one) or ("us-central1",):
+            assert found(one, region) == []
+    assert {one.accelerator for one in rows} == {None, *accelerators()}
+    assert MachineSpec("n1-standard-4") in rows
+    assert MachineSpec("a2-highgpu-1g") not in rows
+    assert {one.tpu_topology for one in rows} - {None} == {t for every in TOPOLOGIES.values() for t in every}
+
+
+def test_shapes_are_those_of_their_series() -> None:
+    for kind, (vcpus, memory) in shapes().items():
+        series, size = kind.split("-")[0], kind.rsplit("-", 1)[1]
+        if series in ("n1", "g2"):
+            assert vcpus == int(size)
+            assert memory == vcpus * {"n1": 3.75, "g2": 4}[series]
+        elif kind != "a2-megagpu-16g":
+            gpus = int(size.removesuffix("g"))
+            assert (vcpus, memory) == {"a2": (12 * gpus, 85 * gpus), "a3": (26 * gpus, 234 * gpus)}[series]
+
+
+def test_runtimes_that_have_an_image_for_a_machine() -> None:
+    v5e = MachineSpec("ct5lp-hightpu-1t", tpu_topology="1x1")
+    assert runtimes_for(v5e) == runtimes_for(V2) == ("tf2.15",)
+    assert {"tf2.12", "tf2.15"} <= set(runtimes_for(T4)) & set(runtimes_for(MachineSpec("n1-standard-4")))
+    assert (tensorflow_of(v5e), tensorflow_of(V2), tensorflow_of(T4)) == ("2.15", "2.11", "")
+    assert [runs_tensorflow(v5e, one) for one in ("2.9.1", "2.12.1", "2.15", "2.15.1", "3.0")] == [
+        False, False, True, True, True,
+    ]

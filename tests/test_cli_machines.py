@@ -1,0 +1,199 @@
+"""`gcpod machines`, and what `gcpod run` says and does about money."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gcpod import errors
+from gcpod.data.model import Box
+from gcpod.demo import demo_spec
+from gcpod.jobs.machines import listed
+from gcpod.jobs.service import Jobs
+from gcpod.localcloud.cloud import JobCloud
+from gcpod.specfile import render_spec
+from tests.data.making import Dataset
+from tests.jobs import session_of
+
+OK, USAGE, REFUSED = 0, 2, errors.SpecError.exit_code
+PRICES = """
+date: 2026-11-21
+currency: USD
+regions:
+  us-central1: {n1-standard-4: 0.2, NVIDIA_TESLA_T4: 0.4, cloud-tpu with 8 x TPU_V2: 5}
+  local: {n1-standard-4: 0.2}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_prices_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GCPOD_PRICES", raising=False)
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own in place of the user's, where prices may lie."""
+    monkeypatch.setenv("GCPOD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES, encoding="utf-8")
+    return path
+
+
+def test_the_whole_table_needs_no_account(gcpod: Any, own_cache: Path, tmp_path: Path) -> None:
+    shown = gcpod("machines")
+    assert shown.code == OK
+    assert all(str(one) in shown.out for one in listed())
+    assert "unknown" in shown.out
+    assert "no prices: fetch them with `gcpod machines --refresh`" in shown.err
+    told = gcpod("machines", "--json").json
+    assert (told["region"], told["prices"]) == (None, None)
+    assert len(told["machines"]) == len(listed())
+    assert {row["per_hour"] for row in told["machines"]} == {None}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_region_with_prices(gcpod: Any, prices: Path) -> None:
+    told = gcpod("machines", "--region", "us-central1", "--prices", prices, "--json").json
+    assert told["prices"] == {"date": "2026-11-21", "currency": "USD", "source": "", "file": str(prices)}
+    known = {
+        (row["type"], row["accelerator"], row["count"]): row["per_hour"] for row in told["machines"] if row["per_hour"]
+    }
+    assert known == {
+        ("n1-standard-4", None, 0): "0.2", ("cloud-tpu", "TPU_V2", 8): "5",
+        ("n1-standard-4", "NVIDIA_TESLA_T4", 1): "0.6", ("n1-standard-4", "NVIDIA_TESLA_T4", 2): "1.0",
+        ("n1-standard-4", "NVIDIA_TESLA_T4", 4): "1.8",
+    }
+    shown = gcpod("machines", "--region", "us-central1", "--accelerator", "TPU_V2", "--prices", prices)
+    [row] = [line for line in shown.out.splitlines() if " 8 x TPU_V2" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "cloud-tpu with 8 x TPU_V2", "us-central1, europe-west4, asia-east1", "tf2.15", "5.00 USD", "unknown",
+    ]
+    assert "prices of 2026-11-21" in shown.err
+
+
+def test_options_leave_fewer_machines_or_refuse(
+    gcpod: Any, own_cache: Path, monkeypatch: pytest.MonkeyPatch, prices: Path,
+) -> None:
+    monkeypatch.setenv("GCPOD_PRICES", str(prices))
+    tf212 = gcpod("machines", "--runtime", "tf2.12", "--json").json["machines"]
+    assert tf212
+    assert all("tf2.12" in row["runtimes"] and row["tpu_topology"] is None for row in tf212)
+    local = gcpod("machines", "--local", "--json").json
+    assert {row["accelerator"] for row in local["machines"]} == {None}
+    assert local["machines"][0]["per_hour"] == "0.2"
+    assert not any("TPU" in str(row["accelerator"]) for row in gcpod("machines", "--region", "us-west2", "--json").json[
+        "machines"])
+    refused = gcpod("machines", "--region", "us-west2", "--accelerator", "TPU_V3")
+    assert (refused.code, refused.out) == (REFUSED, "")
+    assert "J402: listing machines in us-west2" in refused.err
+    assert "the nearest that runs: cloud-tpu with 8 x TPU_V3 in us-central1" in refused.err
+    assert "J402: choosing the accelerator K80" in gcpod("machines", "--accelerator", "K80").err
+    assert gcpod("machines", "--runtime", "tf9").code == REFUSED
+    assert gcpod("machines", "--prices", "absent").code == REFUSED
+    assert gcpod("machines", "--refresh", "--prices", prices).code == USAGE
+    assert gcpod("machines", "--refresh").code == errors.AuthError.exit_code
+
+
+def test_prices_are_fetched_and_kept(gcpod: Any, quick_cloud: JobCloud, own_cache: Path) -> None:
+    fetched = gcpod("machines", "--refresh", "--endpoint", quick_cloud.url, "--json")
+    assert fetched.code == OK
+    assert fetched.json["prices"]["source"] == "local cloud (made up)"
+    rows = {row["type"]: row["per_hour"] for row in fetched.json["machines"]}
+    assert Decimal(rows["n1-standard-8"]) == Decimal("0.47")
+    assert str(own_cache / "prices-local.yaml") in fetched.err
+    again = gcpod("machines", "--endpoint", quick_cloud.url, "--json").json
+    assert again == fetched.json
+    refused = gcpod("machines", "--refresh", "--endpoint", quick_cloud.url, "--currency", "EUR")
+    assert (refused.code, refused.err.count("\n")) == (errors.ServiceError.exit_code, 1)
+    assert gcpod("machines", "--endpoint", quick_cloud.url, "--json").json == again
+    # What a local cloud made up never counts elsewhere.
+    assert gcpod("machines", "--region", "local", "--json").json["prices"] is None
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a few labelled images and a gcpod.yaml."""
+    data = Dataset(tmp_path)
+    for number in range(8):
+        data.add(f"picture{number}.jpg", Box("cat" if number % 2 else "dog", 10, 10, 60, 40))
+    text = render_spec(demo_spec(steps=100)).replace("data/images", "images").replace("data/annotations", "")
+    (tmp_path / "gcpod.yaml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def in_google(project: Path) -> None:
+    path = project / "gcpod.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("region:", "region: us-central1").replace("project:", "project: p"), encoding="utf-8")
+
+
+def test_a_dry_run_tells_the_cost(gcpod: Any, project: Path, prices: Path) -> None:
+    in_google(project)
+    dry = gcpod("run", "--dry-run", "--prices", prices)
+    assert [one["cost"] for one in dry.json] == [
+        {"per_hour": "5", "worst": "120", "currency": "USD"}, {"per_hour": "0.6", "worst": "14.4", "currency": "USD"},
+        {"per_hour": "0.2", "worst": "0.4", "currency": "USD"},
+    ]
+    assert "cost of all: at worst 134.80 USD (prices of 2026-11-21" in dry.err
+    as_yaml = gcpod("run", "--dry-run", "--prices", prices, "--format", "yaml")
+    assert yaml.safe_load(as_yaml.out) == dry.json
+    empty = project / "few.yaml"
+    empty.write_text("{date: 2026-11-21, currency: USD, regions: {}}")
+    unknown = gcpod("run", "--dry-run", "--prices", empty)
+    assert unknown.json[0]["cost"] == {"per_hour": None, "worst": None, "currency": None}
+    assert unknown.json[0]["body"] == dry.json[0]["body"]
+    assert "cost of all: at worst unknown (the prices of 2026-11-21 lack cloud-tpu with 8 x TPU_V2" in unknown.err
+
+
+def test_money_becomes_time_limits(gcpod: Any, project: Path, prices: Path) -> None:
+    in_google(project)
+    # 17.2 - 0.4 for the export are three hours of a TPU and a T4.
+    dry = gcpod("run", "--dry-run", "--prices", prices, "--max-cost", "17.2").json
+    assert [one["body"]["jobSpec"]["scheduling"]["timeout"] for one in dry] == ["10800s", "10800s", "7200s"]
+    arguments = dry[1]["body"]["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["args"]
+    assert arguments[arguments.index("--timeout_s") + 1] == "10800"
+    assert sum(Decimal(one["cost"]["worst"]) for one in dry) == Decimal("17.2")
+    free = gcpod("run", "--dry-run", "--prices", prices).json
+    assert [one["body"]["labels"] for one in free] == [one["body"]["labels"] for one in dry]
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "nan", "1e9", "ten", ""])
+def test_what_is_no_money(gcpod: Any, project: Path, amount: str) -> None:
+    refused = gcpod("run", "--local", "--max-cost", amount)
+    assert (refused.code, refused.out) == (USAGE, "")
+
+
+def test_an_unknown_price_is_refused_before_anything_is_sent(
+    gcpod: Any, project: Path, prices: Path, quick_cloud: JobCloud,
+) -> None:
+    few = project / "few.yaml"
+    few.write_text("{date: 2026-11-21, currency: USD, regions: {}}")
+    cloud = ("--endpoint", quick_cloud.url)
+    refused = gcpod("run", *cloud, "--max-cost", "20", "--prices", few)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (REFUSED, "", 1)
+    assert "J408: limiting the cost of the train job on n1-standard-4" in refused.err
+    too_little = gcpod("run", *cloud, "--max-cost", "0.01", "--prices", prices)
+    assert too_little.code == REFUSED
+    assert list(session_of(quick_cloud.url, "local-project").storage.list_buckets()) == []
+
+
+def test_a_job_is_submitted_with_its_limit(gcpod: Any, project: Path, prices: Path, tmp_path: Path) -> None:
+    def fails(*_: object) -> Path:
+        raise errors.PackageError("making the runtime", "tf2.15", "there is none", "try again")
+
+    with JobCloud(tmp_path / "cloud", cache=tmp_path / "empty", environment_of=fails) as cloud:
+        ran = gcpod("run", "--endpoint", cloud.url, "--max-cost", "0.6", "--prices", prices)
+        session = session_of(cloud.url, "local-project")
+        [train] = Jobs(session).list()
+        limit = session.vertex.get(name=train.name).execute()["jobSpec"]["scheduling"]["timeout"]
+    assert (ran.code, limit) == (errors.JobFailedError.exit_code, "3600s")
+    assert "cost of train: 0.20 USD per hour on n1-standard-4, at worst 0.20 USD until its time limit of 1 h" in ran.err
