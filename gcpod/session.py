@@ -146,7 +146,7 @@ class Session:
 
     def renew(self) -> bool:
         """Has the next request get a new token, where there is one to get; returns whether there is."""
-        if self.is_local or getattr(self.credentials, "token", None) is None:
+        if self.is_local or not hasattr(self.credentials, "token"):
             return False
         with self._renewing:
             self.credentials.token = None

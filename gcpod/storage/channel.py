@@ -7,15 +7,11 @@ benchmarks/transfers.py makes them. Everything else uses Google's client (object
 from __future__ import annotations
 
 import base64
-import fcntl
 import http.client
 import json
 import os
-import select
 import socket
 import ssl
-import struct
-import termios
 import threading
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +23,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from gcpod.errors import StorageError
 from gcpod.session import Session, UnreachableError
+from gcpod.storage.sockets import await_reply, send_all
 from gcpod.storage.traffic import BLOCK_BYTES, StoppedError, Traffic
 from gcpod.uris import GcsUri
 
@@ -122,7 +119,10 @@ class Line:
         Raises:
             StorageError: it leads elsewhere, where these credentials have no business.
         """
-        given = urlsplit(url) if url.isascii() and url.isprintable() and " " not in url else urlsplit("")
+        given = urlsplit("")
+        if url.isascii() and url.isprintable() and " " not in url:
+            with suppress(ValueError):
+                given = urlsplit(url)
         if (given.scheme, given.netloc) != (self._parts.scheme, self._parts.netloc):
             raise StorageError("going on with the upload at", given.netloc or "the address", f"it is not {self.base}",
                                "check the endpoint")
@@ -297,41 +297,12 @@ class Channel:
                 connection.endheaders()
                 for block in body:
                     self.traffic.pass_bytes(len(block))
-                    _send_all(connection.sock, block)
+                    send_all(connection.sock, block)
         except (ConnectionError, BrokenPipeError) as e:
             # A service that refuses says why before it closes; what it said may have arrived.
             with suppress(http.client.HTTPException, OSError):
                 return connection.getresponse()
             raise e from None
         self._used = True
-        _await_reply(connection.sock, self.traffic.options.stall_s)
+        await_reply(connection.sock, self.traffic.options.stall_s)
         return connection.getresponse()
-
-
-def _send_all(sock: socket.socket, block: bytes) -> None:
-    """As sendall, whose timeout is for all of it: here it is for the next byte, however slow the line is."""
-    view = memoryview(block)
-    while view:
-        view = view[sock.send(view):]
-
-
-def _await_reply(sock: socket.socket, stall_s: float) -> None:
-    """Waits until something comes; what still leaves this machine counts as movement.
-
-    Raises:
-        TimeoutError: nothing moved for ``stall_s``.
-    """
-    waiting = _unsent(sock)
-    while not (isinstance(sock, ssl.SSLSocket) and sock.pending()) and not select.select([sock], [], [], stall_s)[0]:
-        left = _unsent(sock)
-        if left >= waiting:
-            raise TimeoutError
-        waiting = left
-
-
-def _unsent(sock: socket.socket) -> int:
-    """Bytes that wait in this machine, or are not acknowledged; 0 where the system does not tell
-    (SIOCOUTQ, https://man7.org/linux/man-pages/man7/tcp.7.html)."""
-    with suppress(OSError):
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
-    return 0

@@ -90,7 +90,9 @@ def coded(tried: str, on: object, status: int, message: str) -> GcpodError:
     """The error for a status that Cloud Storage answered with."""
     text = (message.splitlines() or [""])[0][:300]
     found = f"the service answered {status}: {text}"
-    if status in (401, 403):
+    if status == 401:
+        return AuthError(tried, on, found, "run `gcloud auth application-default login`")
+    if status == 403:
         return AuthError(tried, on, found, "grant roles/storage.objectAdmin on the bucket")
     if status in PASSING:
         return OutageError(tried, on, found, "wait and run the command again")

@@ -63,7 +63,7 @@ class Receiver:
         self._ranges = [(start, min(start + chunk_bytes, size)) for start in range(0, size, chunk_bytes)]
         self._lock = threading.Lock()
         self._reached = {number: start for number, (start, _) in enumerate(self._ranges)}
-        self._checksum, self._ending = "", False
+        self._checksum, self._ending, self._replaced = "", False, False
 
     def works(self) -> list[Work]:
         """What is to be done still; at least one thing, which ends it.
@@ -145,6 +145,7 @@ class Receiver:
 
     def _note(self, number: int, at: int) -> None:
         with self._lock, self._writing():
+            self._check_there()
             with self._log.open("a", encoding="ascii") as file:
                 file.write(f"{number} {at}\n")
             self._reached[number] = at
@@ -183,7 +184,8 @@ class Receiver:
                     note(at)
                     noted = at
 
-        with self._writing():
+        with self._lock, self._writing():
+            self._check_there()
             file = self._aside.open("r+b", buffering=0)
         with file:
             patience.run(attempt)
@@ -218,10 +220,17 @@ class Receiver:
 
     def _refused(self, answer: Answer) -> None:
         if answer.status in (404, 412):
-            self._forget()
+            with self._lock:
+                self._replaced = True
+                self._forget()
+            self._check_there()
+        checked(answer, "downloading", self.info.uri)
+
+    def _check_there(self) -> None:
+        """That no other range met another generation; what was fetched is forgotten then."""
+        if self._replaced:
             raise ReplacedError("downloading", self.info.uri, "it was replaced or removed since it was listed",
                                 "run the command again")
-        checked(answer, "downloading", self.info.uri)
 
     def _end(self, channel: Channel) -> None:
         if not self.info.crc32c:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -167,18 +168,23 @@ def transfer_folder(folder: Path) -> Iterator[Path]:
         _prune(aside)
         yield aside
     finally:
-        if {path.name for path in aside.iterdir()} <= {_LOCK}:
-            shutil.rmtree(aside, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            if {path.name for path in aside.iterdir()} <= {_LOCK}:
+                shutil.rmtree(aside, ignore_errors=True)
         os.close(descriptor)
 
 
 def _locked(aside: Path) -> int | None:
     """The folder's lock, with the folder; None while another process has it."""
     while True:
-        aside.mkdir(parents=True, exist_ok=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
         try:
+            aside.mkdir(exist_ok=True)
             descriptor = os.open(aside / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:
+        except (FileExistsError, FileNotFoundError):
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(aside.lstat().st_mode):
+                    raise
             continue  # whoever had it was done, and removed it in this moment
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.errors import OutageError
+from gcpod.storage.channel import BrokenError
 from gcpod.storage.journal import LIFETIME_S, Journal
 from gcpod.storage.patience import AgainError, Patience, retry_after
-from gcpod.storage.traffic import LONGEST_PAUSE_S, StoppedError, Traffic, TransferOptions
+from gcpod.storage.traffic import BLOCK_BYTES, LONGEST_PAUSE_S, StoppedError, Traffic, TransferOptions
 from gcpod.storage.workers import MOST, WINDOW_S, WORTH, Pace
 
 
@@ -92,6 +93,34 @@ def test_pauses_grow_to_a_limit_and_end_with_patience() -> None:
     assert 200 - LONGEST_PAUSE_S <= time.now - 1000 <= 200
 
 
+@pytest.mark.parametrize(("asked", "first"), [(0.0, 0.5), (0.1, 0.5), (7.0, 7.0)])
+def test_a_service_that_says_at_once_is_asked_no_sooner_for_it(asked: float, first: float) -> None:
+    time, left = Time(), [1, 2]
+    patience = Patience(traffic_of(time), "uploading", "gs://b/x")
+
+    def twice() -> None:
+        if left:
+            left.pop()
+            raise AgainError("the service answered 429", asked)
+
+    patience.run(twice)
+    assert time.pauses == [first, max(asked, 1.0)]
+
+
+def test_an_idle_connection_that_was_closed_is_neither_waited_for_nor_a_trouble() -> None:
+    time, left = Time(), [1]
+    traffic = traffic_of(time)
+
+    def once() -> None:
+        if left:
+            left.pop()
+            raise BrokenError("the connection broke", stale=True)
+
+    Patience(traffic, "uploading", "gs://b/x").run(once)
+    assert time.pauses == [0.0]
+    assert traffic.counts.troubles == 0
+
+
 def test_progress_renews_patience() -> None:
     time, left = Time(), list(range(100))
     patience = Patience(traffic_of(time, TransferOptions(patience_s=5.0)), "uploading", "gs://b/x")
@@ -149,6 +178,44 @@ def test_connections_that_bring_nothing_are_not_followed_by_more() -> None:
     time.now += 1.01 * WINDOW_S
     traffic.count(answered=1000)
     assert not pace.pays(16)
+
+
+def test_connections_do_not_grow_any_more_after_trouble() -> None:
+    time = Time()
+    traffic, left = traffic_of(time), [1]
+    pace = Pace(traffic)
+
+    def once() -> None:
+        if left:
+            left.pop()
+            raise AgainError("the service answered 503")
+
+    Patience(traffic, "uploading", "gs://b/x").run(once)
+    for answered in (10, 100, 1000):
+        time.now += 1.01 * WINDOW_S
+        traffic.count(answered=answered, through=answered)
+        assert not pace.pays(8)
+
+
+def test_bytes_that_nobody_answered_for_are_no_reason_to_grow() -> None:
+    time = Time()
+    traffic = traffic_of(time)
+    pace = Pace(traffic)
+    for _ in range(5):
+        # They may all wait in this machine.
+        time.now += 1.01 * WINDOW_S
+        traffic.pass_bytes(100 << 20)
+        assert not pace.pays(8)
+    time.now += 1.01 * WINDOW_S
+    traffic.count(answered=1, through=1 << 20)
+    assert pace.pays(8)
+
+
+@pytest.mark.parametrize(("rate", "block"), [
+    (None, BLOCK_BYTES), (1e9, BLOCK_BYTES), (1.6e6, 100_000), (160_000.0, 10_000), (1.0, 4096),
+])
+def test_a_low_limit_has_small_blocks_so_that_every_connection_moves(rate: float | None, block: int) -> None:
+    assert Traffic(TransferOptions(rate_bytes=rate)).block_bytes == block
 
 
 def test_the_journal_keeps_a_session_for_its_owner_only(tmp_path: Path) -> None:
