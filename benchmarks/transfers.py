@@ -349,7 +349,7 @@ def fastest(medians: dict[Peer, float], kind: Kind, name: str = "") -> tuple[Pee
 
 
 def aims_of(key: str, samples: dict[Peer, list[Sample]]) -> list[Aim]:
-    """What the issue's aims for a workload came to."""
+    """What the aims for a workload came to."""
     medians, aims = medians_of(samples), []
 
     def faster(kind: Kind, wanted: float, name: str = "") -> None:

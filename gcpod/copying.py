@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from gcpod.connection import connect, loaded, objects_of
@@ -24,7 +25,7 @@ def copy(
     Args:
         source, target: one is ``gs://BUCKET/PATH``, the other a local folder or file; see storage/trees.py.
         spec, local, endpoint: see connect; ``storage`` of the spec has class, key and who pays.
-        options: how bytes move.
+        options: how bytes move; by default as ``storage`` of the spec has it.
         symlinks: what becomes of links in a local folder.
         dry_run: only say what would move.
         tell: told how far it is.
@@ -48,5 +49,7 @@ def copy(
     else:
         plan = plan_tree_download(objects, remote, Path(target))
     if not dry_run:
-        plan.go(options or TransferOptions(patience_s=objects.patience_s), tell)
+        told = options or objects.transfer_options
+        # A server on this machine that is gone does not come back by itself.
+        plan.go(replace(told, patience_s=min(told.patience_s, objects.patience_s)), tell)
     return plan

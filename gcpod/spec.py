@@ -168,11 +168,13 @@ class RuntimeSpec:
 
 @dataclass(frozen=True)
 class StorageSpec:
-    """What new objects get, and who pays for requests."""
+    """What new objects get, who pays for requests, and how much of the line transfers take."""
 
     user_project: str | None = _key(None, "project billed for a requester-pays bucket; empty: its owner pays")
     kms_key: str | None = _key(None, "customer-managed key, projects/…/cryptoKeys/KEY; empty: the bucket's default")
     storage_class: str | None = _key(None, "of new objects; empty: the bucket's default", choices=STORAGE_CLASSES)
+    workers: int | None = _key(None, "connections at once; empty: found by measuring", min=1, max=256)
+    limit_bytes: int | None = _key(None, "bytes a second at the most; empty: no limit", min=1000)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class Spec:
     bucket: str | None = _key(None, "gs://BUCKET or gs://BUCKET/FOLDER; empty: gs://PROJECT-gcpod")
     credentials: str | None = _key(None, "service account key file; empty: Application Default Credentials")
     service_account: str | None = _key(None, "identity the jobs run as; empty: Vertex AI's own")
-    storage: StorageSpec = _key(StorageSpec(), "what new objects get, and who pays for requests")
+    storage: StorageSpec = _key(StorageSpec(), "what new objects get, who pays, how much of the line transfers take")
     data: DataSpec = _key(DataSpec(), "the labelled images")
     model: ModelSpec = _key(ModelSpec(), "the detector")
     train: TrainSpec = _key(TrainSpec(), "the training job")

@@ -21,7 +21,7 @@ from gcpod.runtimes import find_runtime
 from .output import Output
 
 settings.register_profile("quick", max_examples=25, deadline=None)
-"""For `make test-fast`, which runs beside other work; `make test` draws as many as hypothesis itself thinks right."""
+"""For `make test-fast`, which is run all the time; `make test` draws as many as hypothesis itself thinks right."""
 
 TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared" / "data"

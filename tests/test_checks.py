@@ -11,9 +11,11 @@ from gcpod.checks import check
 from gcpod.data.model import Box
 from gcpod.demo import demo_spec
 from gcpod.errors import ConfigError
-from gcpod.prepare import prepare
+from gcpod.layout import RunLayout
+from gcpod.prepare import build_spec_dataset, check_config, prepare, render_spec_config
 from gcpod.settings import Setting, Settings
-from gcpod.spec import DataSpec, MachineSpec, RuntimeSpec, Spec
+from gcpod.spec import DataSpec, MachineSpec, PackagesSpec, RuntimeSpec, Spec
+from gcpod.uris import GcsUri
 from tests.data.making import Dataset
 
 
@@ -52,6 +54,32 @@ def test_machines_are_held_against_the_region_and_the_runtime(spec: Spec) -> Non
     assert ("J402", "error") in codes(replace(v5e, runtime=earlier), "us-central1")
     evaluated = replace(spec, eval=replace(spec.eval, machine=MachineSpec("cloud-tpu", "TPU_V2", 8)))
     assert ("J401", "error") in codes(evaluated, "us-central1")
+
+
+def test_the_batch_is_held_against_the_gpus_of_the_machine(spec: Spec) -> None:
+    gpus = MachineSpec("n1-standard-8", "NVIDIA_TESLA_T4", 4)
+    six = replace(spec, train=replace(spec.train, machine=gpus, batch_size=6))
+    assert ("C208", "error") in codes(six, "us-central1")
+    assert codes(replace(six, train=replace(six.train, batch_size=8)), "us-central1") == []
+
+
+def test_a_run_is_held_against_the_source_that_it_packages(spec: Spec) -> None:
+    protos = spec.folder / "source" / "object_detection" / "protos"
+    protos.mkdir(parents=True)
+    (protos / "pipeline_pb2.py").write_text(
+        "D = p.AddSerializedFile(b'\\n\\x01p\\x12\\x17object_detection.protos'\n"
+        "                        b'\\\"\\x19\\n\\x17TrainEvalPipelineConfig')", encoding="utf-8",
+    )
+    own = replace(spec, packages=PackagesSpec(source="source"))
+    manifest, layout = build_spec_dataset(spec), RunLayout.of(GcsUri("p-gcpod"), "run")
+    config = render_spec_config(spec, manifest, layout)
+    assert check_config(config, spec, manifest, spec.train.machine) == []
+    with pytest.raises(ConfigError, match="of object_detection source has no field model") as caught:
+        check_config(config, own, manifest, spec.train.machine)
+    assert caught.value.code == "C202"
+    told = replace(own, model=replace(own.model, set={"train_config.max_number_of_boxes": "50"}))
+    with pytest.raises(ConfigError, match="has no field"):
+        render_spec_config(told, manifest, layout)
 
 
 def test_images_that_lack_something_are_said(spec: Spec) -> None:

@@ -44,10 +44,12 @@ def copy(
     from gcpod.copying import copy as copy_files
     from gcpod.storage.traffic import TransferOptions
 
-    options = TransferOptions(workers=workers, rate_bytes=_rate(limit), parts=parts, stall_s=stall)
+    spec = load_if_there(file)
+    rate = spec.storage.limit_bytes if limit is None else _rate(limit)
+    options = TransferOptions(workers=workers or spec.storage.workers, rate_bytes=rate, parts=parts, stall_s=stall)
     with byte_bars(as_json or quiet) as update:
         done = copy_files(
-            source, target, load_if_there(file), local=local, endpoint=endpoint, options=options, symlinks=symlinks,
+            source, target, spec, local=local, endpoint=endpoint, options=options, symlinks=symlinks,
             dry_run=dry_run, tell=lambda now: update(f"{now.all_files} files", now.bytes, now.all_bytes),
         )
     if as_json:
@@ -63,9 +65,7 @@ def copy(
     click.echo(f"{verb} {len(done.moving)} files ({done.bytes} bytes), {done.unchanged} were there", err=True)
 
 
-def _rate(text: str | None) -> float | None:
-    if text is None:
-        return None
+def _rate(text: str) -> float:
     found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([kMG]?)", text)
     rate = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if rate <= 0:

@@ -86,7 +86,8 @@ def upload(name: str, file: Path, local: bool, endpoint: str | None, base: str |
     objects = objects_of(session)
     bucket = session.settings.bucket_uri
     objects.ensure_bucket(bucket.bucket)
-    done = upload_model(objects, found, bucket)
+    with byte_bars(as_json) as update:
+        done = upload_model(objects, found, bucket, lambda now: update("upload", now.bytes, now.all_bytes))
     prefix = str(folder_in_bucket(bucket, found.model) / found.prefix.name)
     if as_json:
         print_json(_facts(found, prefix) | {"uploaded": len(done.uploads), "unchanged": len(done.unchanged)})

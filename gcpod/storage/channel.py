@@ -1,7 +1,7 @@
 """Kept-alive connections to Cloud Storage's JSON API, below google-cloud-storage.
 
 What moves many objects or large ones goes this way because it was measured to pay: docs/storage.md has the figures,
-benchmarks/transfers.py makes them. Everything else uses Google's client (objects.py).
+benchmarks/transfers.py makes them. Small objects and buckets use Google's client (objects.py, buckets.py).
 """
 
 from __future__ import annotations

@@ -77,10 +77,10 @@ class KnownChecksums:
         try:
             _read_all(unknown, fresh)
         finally:
-            # Also what was read before an error or Ctrl-C is not read again.
+            # Also what was read before an error or Ctrl-C is not read again; some of it may be read still.
             sealed = [
                 (key, _sealed(key, _stamp(unknown[key]), checksum), today)
-                for key, checksum in fresh.items() if _settled(unknown[key], now)
+                for key, checksum in dict(fresh).items() if _settled(unknown[key], now)
             ]
             used = [key for key in known if rows[key][1] < today]
             if sealed or used:

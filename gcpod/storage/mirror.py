@@ -38,7 +38,7 @@ def mirror(
     Raises:
         StorageError, AuthError, OutageError: a file or an object cannot be read or written.
     """
-    traffic = Traffic(options or TransferOptions(patience_s=objects.patience_s))
+    traffic = Traffic(options or objects.transfer_options)
     complete = with_checksums(objects, [one.info for one in downloads])
     downloads = [replace(one, info=info) for one, info in zip(downloads, complete, strict=True)]
     changed = [one for one in downloads if not _same(one)]

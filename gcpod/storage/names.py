@@ -30,7 +30,7 @@ MAX_NAME_BYTES: Final = 1024
 _ACME: Final = ".well-known/acme-challenge/"
 _MAX_SEGMENT_BYTES: Final = 255
 """NAME_MAX of ext4, XFS, Btrfs and tmpfs (https://man7.org/linux/man-pages/man7/path_resolution.7.html)."""
-_NO_SEGMENT: Final = frozenset(("", ".", "..", NAMES_FOLDER, TRANSFER_FOLDER))
+_NO_SEGMENT: Final = frozenset(("", ".", "..", NAMES_FOLDER))
 _HASH_LENGTH, _TAIL_LENGTH = 32, 40
 
 
@@ -88,7 +88,7 @@ def local_paths(names: Sequence[str]) -> dict[str, str]:
 def _can_be_path(name: str) -> bool:
     _check_text(name)
     segments = name.split("/")
-    if "\0" in name or not _NO_SEGMENT.isdisjoint(segments):
+    if "\0" in name or not _NO_SEGMENT.isdisjoint(segments) or any(s.startswith(TRANSFER_FOLDER) for s in segments):
         return False
     return len(name) <= _MAX_SEGMENT_BYTES // 4 or max(len(s.encode()) for s in segments) <= _MAX_SEGMENT_BYTES
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from gcpod.errors import AuthError, GcpodError, OutageError, StorageError
@@ -38,7 +37,7 @@ def translated(tried: str, on: object) -> Iterator[None]:
 
     Raises:
         AuthError: status 401 or 403.
-        OutageError: no answer, or status 408, 429 or 5xx.
+        OutageError: no answer, or status 408, 429, 500, 502, 503 or 504.
         StorageError: everything else that the client raises.
     """
     from google.api_core.exceptions import GoogleAPICallError, RetryError
@@ -96,6 +95,12 @@ class Objects:
         from google.cloud.storage.retry import DEFAULT_RETRY
 
         return DEFAULT_RETRY.with_timeout(self.patience_s)
+
+    @property
+    def transfer_options(self) -> TransferOptions:
+        """How bytes move where nobody says otherwise."""
+        told = self.session.settings.storage
+        return TransferOptions(workers=told.workers, rate_bytes=told.limit_bytes, patience_s=self.patience_s)
 
     def _blob(self, uri: GcsUri) -> Any:
         return self._bucket(uri.bucket).blob(uri.name, kms_key_name=self.session.settings.storage.kms_key)
@@ -218,19 +223,5 @@ class Objects:
         return [info for info in self._listed(prefix, prefix.prefix) if not info.uri.name.endswith("/")]
 
     def _listed(self, uri: GcsUri, prefix: str, before: str = "") -> Iterator[ObjectInfo]:
-        traffic = Traffic(TransferOptions(patience_s=self.patience_s))
+        traffic = Traffic(self.transfer_options)
         return list_objects(Line(self.session, traffic), uri, prefix, before)
-
-    def fetch(self, uri: GcsUri, generation: int, start: int, into: Path) -> bool:
-        """Writes an object's bytes from ``start`` to a file; False when that generation is gone by now."""
-        from google.api_core.exceptions import NotFound, PreconditionFailed
-
-        with translated("fetching", uri), into.open("wb") as f:
-            try:
-                self._blob(uri).download_to_file(
-                    f, start=start or None, if_generation_match=generation, raw_download=True, timeout=TIMEOUT_S,
-                    retry=self.retry,
-                )
-            except (NotFound, PreconditionFailed):
-                return False
-            return True

@@ -75,7 +75,7 @@ def checked(answer: Answer, tried: str, on: object, *fine: int) -> Answer:
     """An answer whose status is 200, 201 or one of ``fine``.
 
     Raises:
-        AgainError: 408, 429 or 5xx.
+        AgainError: 408, 429, 500, 502, 503 or 504.
         AuthError: 401 or 403.
         StorageError: any other status.
     """

@@ -86,7 +86,7 @@ def send_all(
     objects: Objects, uploads: Sequence[Upload], tell: Tell = lambda _: None, options: TransferOptions | None = None,
 ) -> None:
     """Moves files, each to replace the generation that was planned for; the largest ones begin."""
-    traffic = Traffic(options or TransferOptions(patience_s=objects.patience_s))
+    traffic = Traffic(options or objects.transfer_options)
     journal = Journal(cache_dir() / "transfers")
     journal.prune()
     works: list[Work] = []
@@ -117,7 +117,7 @@ def fetch_all(
     Raises:
         StorageError, AuthError, OutageError: the first failure; files already there stay and are not fetched again.
     """
-    traffic = Traffic(options or TransferOptions(patience_s=objects.patience_s))
+    traffic = Traffic(options or objects.transfer_options)
     works: list[Work] = []
     with transfer_folder(folder) as aside:
         for download in sorted(downloads, key=lambda one: -one.info.size):
@@ -141,7 +141,7 @@ def with_checksums(objects: Objects, infos: Sequence[ObjectInfo]) -> list[Object
             found[info.uri] = str(there.get("crc32c", ""))
 
     works: list[Work] = [partial(ask, info) for info in infos if not info.crc32c]
-    run_all(objects, Traffic(TransferOptions(patience_s=objects.patience_s)), works, lambda _: None, 0, 0)
+    run_all(objects, Traffic(objects.transfer_options), works, lambda _: None, 0, 0)
     return [replace(info, crc32c=info.crc32c or found.get(info.uri, "")) for info in infos]
 
 

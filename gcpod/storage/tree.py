@@ -17,7 +17,7 @@ from gcpod.storage.names import NAMES_FOLDER, SIDECAR, TRANSFER_FOLDER, check_na
 
 Symlinks = Literal["follow", "refuse", "skip"]
 UNFIT: Final = "S502"
-_FIX_LINK: Final = "choose whether links are followed (symlinks: follow) or left out (symlinks: skip)"
+_FIX_LINK: Final = "choose whether links are followed (--symlinks follow) or left out (--symlinks skip)"
 _TAKE_OUT: Final = "take it out of the folder"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +21,11 @@ from gcpod.storage.traffic import TransferOptions
 from gcpod.uris import GcsUri
 from tests.output import Output
 
-from .faulty import Faulty
+from .faulty import Fault, Faulty, StallBefore
 
 ODD_NAMES = (
     "a//b", "/a", "a/../b", "a/./b", "x" * 1024, "d", "d/e", "spaces and ünïcödé ☃", "# ? % & + = ;", "back\\slash",
-    "tab\there", ".hidden/.name", "..", "a" * 255 + "/" + "b" * 255,
+    "tab\there", ".hidden/.name", "..", "a" * 255 + "/" + "b" * 255, ".gcpod-transfer-2/y", "a/.gcpod-transferred/x",
 )
 
 
@@ -54,7 +55,8 @@ def gcpod(gcpod: Any, url: str) -> Any:
     """Calls `gcpod copy` with the local cloud's address."""
 
     def call(*arguments: object) -> Output:
-        return cast(Output, gcpod("copy", *arguments, "--endpoint", url))
+        there = () if "--endpoint" in arguments else ("--endpoint", url)
+        return cast(Output, gcpod("copy", *arguments, *there))
 
     return call
 
@@ -277,9 +279,36 @@ def test_objects_stored_as_gzip_come_down_as_they_are_stored(bucket: Objects, ur
     assert (tmp_path / "back" / "packed.txt").read_bytes() == packed
 
 
-def test_a_limit_holds(bucket: Objects, url: str, tmp_path: Path) -> None:
-    import time
+def test_the_options_of_the_command_reach_the_transfer(
+    cloud: LocalCloud, bucket: Objects, gcpod: Any, tmp_path: Path,
+) -> None:
+    source = tree(tmp_path / "source", **{f"f{number}": b"x" * 50_000 for number in range(20)})
+    with Faulty(cloud.url) as proxy:
+        told = gcpod(source, root(bucket), "--endpoint", proxy.url, "--workers", "1")
+        # One for the listing, one for the files.
+        assert (told.code, proxy.connections.ever) == (0, 2)
+        proxy.spoil(Fault("get", StallBefore()))
+        stalled = gcpod(root(bucket), tmp_path / "back", "--endpoint", proxy.url, "--stall", "1", "--workers", "1")
+        assert stalled.code == 0
+        assert proxy.count("get") == 21
+        begun = time.monotonic()
+        assert gcpod(source, f"{root(bucket)}/k", "--endpoint", proxy.url, "--limit", "2M").code == 0
+        assert 0.4 < time.monotonic() - begun < 30
 
+
+def test_the_spec_says_how_many_connections_and_how_fast(
+    cloud: LocalCloud, bucket: Objects, gcpod: Any, tmp_path: Path,
+) -> None:
+    source = tree(tmp_path / "source", **{f"f{number}": b"x" * 50_000 for number in range(20)})
+    (tmp_path / "gcpod.yaml").write_text("storage:\n  workers: 2\n  limit_bytes: 2000000\n")
+    with Faulty(cloud.url) as proxy:
+        begun = time.monotonic()
+        assert gcpod(source, root(bucket), "--endpoint", proxy.url).code == 0
+        assert time.monotonic() - begun > 0.4
+        assert proxy.connections.ever == 3
+
+
+def test_a_limit_holds(bucket: Objects, url: str, tmp_path: Path) -> None:
     source = tree(tmp_path / "source", **{f"f{number}": b"x" * 100_000 for number in range(10)})
     begun = time.monotonic()
     copy(str(source), str(root(bucket)), endpoint=url, options=TransferOptions(rate_bytes=2e6))

@@ -355,16 +355,40 @@ def test_a_file_that_vanishes_is_no_outage(place: Place) -> None:
 
 
 @pytest.mark.parametrize("operation", ["start", "chunk", "compose", "metadata", "delete"])
-@pytest.mark.parametrize("action", [Status(503), ResetBefore(), ResetAfter()], ids=str)
+@pytest.mark.parametrize("action", PASSING, ids=str)
 def test_parts_are_put_together_and_removed(
     place: Place, operation: Operation, action: Action, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gcpod.storage.transfer.PARTS_FROM_BYTES", LARGE)
     path = place.source(3 * LARGE)
     place.proxy.spoil(Fault(operation, action))
-    place.upload(path, options=replace(OPTIONS, parts=3))
+    place.upload(path, options=replace(options_for(action), parts=3))
     assert place.proxy.unused == []
     place.check_bucket(path)
+
+
+def test_what_was_put_together_wrongly_is_removed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gcpod.storage.transfer.PARTS_FROM_BYTES", LARGE)
+    path = place.source(3 * LARGE)
+    place.proxy.spoil(Fault("compose", Alter(_other_checksum)))
+    with pytest.raises(StorageError, match="not the file that was sent"):
+        place.upload(path, options=replace(OPTIONS, parts=3))
+    assert place.objects.list(place.root) == []
+    place.upload(path, options=replace(OPTIONS, parts=3))
+    place.check_bucket(path)
+
+
+@pytest.mark.parametrize("page", [0, 1])
+@pytest.mark.parametrize("action", [*PASSING[:-3], CutReply(100), ShortReply(100)], ids=str)
+def test_a_listing_survives(place: Place, action: Action, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gcpod.storage.listing.PAGE_SIZE", 3)
+    for number in range(5):
+        place.objects.write(place.root / str(number), b"x")
+    place.proxy.clear()
+    place.proxy.spoil(Fault("list", action, skip=page))
+    assert [one.uri.name for one in place.objects.list(place.root)] == [f"tree/{number}" for number in range(5)]
+    assert place.proxy.unused == []
+    assert place.proxy.count("list") == 3
 
 
 @pytest.mark.parametrize("action", [*PASSING, CutReply(10_000), ShortReply(10_000)], ids=str)

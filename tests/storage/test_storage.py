@@ -177,14 +177,3 @@ def test_a_server_that_is_gone_is_said_in_one_line(tmp_path: Path) -> None:
         Objects(session, patience_s=0.1).list(ROOT)
     assert "\n" not in str(caught.value)
     session.storage.close()
-
-
-def test_a_generation_that_is_gone_is_not_fetched(objects: Objects, tmp_path: Path) -> None:
-    where = ROOT / "growing"
-    objects.write(where, b"old")
-    (old,) = [info for info in objects.list(ROOT) if info.uri == where]
-    objects.write(where, b"older and newer")
-    (new,) = [info for info in objects.list(ROOT) if info.uri == where]
-    assert not objects.fetch(where, old.generation, 0, tmp_path / "a")
-    assert objects.fetch(where, new.generation, 6, tmp_path / "b")
-    assert (tmp_path / "b").read_bytes() == b"and newer"

@@ -166,8 +166,12 @@ def test_connections_grow_over_a_line_with_latency_and_never_beyond_what_was_ask
     place.check_bucket(*paths)
 
 
+INTERRUPTIBLE = ("env", "--default-signal=INT")
+"""A shell that runs tests in the background has them ignore Ctrl-C, and what they start too."""
+
+
 def copying(url: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "gcpod", "copy", *map(str, arguments), "--endpoint", url]
+    command = [*INTERRUPTIBLE, sys.executable, "-m", "gcpod", "copy", *map(str, arguments), "--endpoint", url]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 

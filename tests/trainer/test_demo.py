@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gcpod.copying import copy
 from gcpod.data.formats.voc import read_voc
 from gcpod.data.model import Annotation
 from gcpod.jobs.reporter import Quiet
@@ -21,8 +22,6 @@ from gcpod.runner import Run, RunOptions
 from gcpod.session import Session
 from gcpod.settings import resolve
 from gcpod.specfile import load_spec
-from gcpod.storage.objects import Objects
-from gcpod.uris import GcsUri
 
 pytestmark = pytest.mark.trainer
 HERE = Path(__file__).resolve().parent
@@ -97,13 +96,7 @@ def hits(guess: Any, truth: Annotation) -> bool:
 
 def test_the_exported_model_finds_the_shapes(demo: Any, folder: Path, default_python: Path) -> None:
     with JobCloud(folder / ".gcpod" / "local") as cloud:
-        session = Session(resolve(load_spec(folder / "gcpod.yaml"), endpoint=cloud.url))
-        objects, model = Objects(session), GcsUri.parse(demo["saved_model"])
-        for info in objects.list(model):
-            path = folder / "model" / info.uri.name.removeprefix(model.prefix)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            objects.fetch(info.uri, info.generation, 0, path)
-        session.storage.close()
+        copy(demo["saved_model"], str(folder / "model"), folder / "gcpod.yaml", endpoint=cloud.url)
     # Training draws lots: any one picture's best guess may be wrong, but not most of them.
     pictures = sorted((folder / "data" / "images" / "eval").glob("*.jpg"))[:20]
     guesses = runtime_json(default_python, "use_model.py", folder / "model", *pictures)
