@@ -198,10 +198,18 @@ def _locked(aside: Path) -> int | None:
 
 
 def _prune(aside: Path, clock: Callable[[], float] = time.time) -> None:
-    """Removes what nobody went on with for a week: its generation is gone, or not wanted any more."""
-    for path in aside.iterdir():
-        if path.name != _LOCK and clock() - path.stat().st_mtime > LIFETIME_S:
-            path.unlink(missing_ok=True)
+    """Removes what nobody went on with for a week: its generation is gone, or not wanted any more; and what killed
+    processes left that were not alone in the folder."""
+    def old(path: Path) -> bool:
+        return clock() - path.stat().st_mtime > LIFETIME_S
+
+    with suppress(FileNotFoundError):
+        for path in aside.iterdir():
+            if path.name != _LOCK and old(path):
+                path.unlink(missing_ok=True)
+        for path in aside.parent.glob(f"{TRANSFER_FOLDER}-*"):
+            if old(path):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def run_all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -247,9 +248,16 @@ def test_what_nobody_went_on_with_for_a_week_is_removed_and_the_rest_is_kept(pla
     aside.mkdir(parents=True)
     for name, age in (("old", LIFETIME_S + 60), ("young", LIFETIME_S - 3600)):
         (aside / name).touch()
-        os.utime(aside / name, (time.time() - age,) * 2)
+        # And what a process was killed in that was not alone there.
+        other = aside.with_name(f"{TRANSFER_FOLDER}-{name}")
+        other.mkdir()
+        (other / "x").touch()
+        for one in (aside / name, other):
+            os.utime(one, (time.time() - age,) * 2)
     place.download()
     assert {one.name for one in aside.iterdir()} - {"lock"} == {"young"}
+    assert not aside.with_name(f"{TRANSFER_FOLDER}-old").exists()
+    shutil.rmtree(aside.with_name(f"{TRANSFER_FOLDER}-young"))
     (aside / "young").unlink()
     place.download()
     place.check_folder(path)
