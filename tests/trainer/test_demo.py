@@ -97,12 +97,13 @@ def hits(guess: Any, truth: Annotation) -> bool:
 def test_the_exported_model_finds_the_shapes(demo: Any, folder: Path, default_python: Path) -> None:
     with JobCloud(folder / ".gcpod" / "local") as cloud:
         copy(demo["saved_model"], str(folder / "model"), folder / "gcpod.yaml", endpoint=cloud.url)
-    # Training draws lots: any one picture's best guess may be wrong, but not most of them.
-    pictures = sorted((folder / "data" / "images" / "eval").glob("*.jpg"))[:20]
+    # Training draws lots: any one picture's best guess may be wrong, but not most of them. Of sixty, the worst model
+    # seen had 42 right; guesses for other pictures, one.
+    pictures = sorted((folder / "data" / "images" / "eval").glob("*.jpg"))
     guesses = runtime_json(default_python, "use_model.py", folder / "model", *pictures)
-    assert sum(guess["score"] > 0.3 for guess in guesses) >= 15
+    assert sum(guess["score"] > 0.3 for guess in guesses) >= 45
     truths = [read_voc(folder / "data" / "annotations" / "eval" / f"{picture.stem}.xml") for picture in pictures]
-    assert sum(hits(guess, truth) for guess, truth in zip(guesses, truths, strict=True)) >= 12
+    assert sum(hits(guess, truth) for guess, truth in zip(guesses, truths, strict=True)) >= 30
 
 
 def test_a_finished_run_is_found_again_and_costs_nothing(demo: Any, folder: Path) -> None:

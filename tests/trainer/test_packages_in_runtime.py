@@ -83,7 +83,7 @@ def test_old_generated_modules_are_k303_in_the_real_runtime(
 def test_the_command_says_that_all_is_well(gcpod: Any, tmp_path: Path) -> None:
     write(tmp_path, {"gcpod.yaml": "packages:\n  training: own\n", **{f"own/{p}": t for p, t in TRAINING.items()}})
     assert gcpod("package", "check", "--json").json == []
-    wrong = TRAINING["pyproject.toml"].replace(">=2.10", ">=2.14")
+    wrong = TRAINING["pyproject.toml"].replace(">=2.10", ">=2.16")
     write(tmp_path / "own", {"pyproject.toml": wrong})
     done = gcpod("package", "check")
     assert (done.code, done.out.count("K304")) == (ChecksFailedError.exit_code, 1)
