@@ -217,10 +217,12 @@ class Bench:
             return self._again(tree) if work.way == "again" else self._downloads(tree, folder / "down")
 
     def memory_mb(self, work: Workload) -> float:
-        """The peak of gcpod's process in one more upload."""
+        """The peak of gcpod's process in one more upload, or download."""
         with tempfile.TemporaryDirectory(dir=self._place.scratch) as name:
             self._new_cache()
-            peak = peak_mb(self._place.gcpod_command(str(make_tree(Path(name), work)), gs("memory/")))
+            peak = peak_mb(self._place.gcpod_command(str(make_tree(Path(name) / "tree", work)), gs("memory/")))
+            if work.way == "download":
+                peak = peak_mb(self._place.gcpod_command(gs("memory/"), f"{name}/back"))
         self._raw.delete("memory/")
         return peak
 
@@ -463,7 +465,7 @@ def main() -> None:
             samples = bench.measure(work)
             report(key, work, samples)
             aims = [] if given.peers else aims_of(key, samples)
-            if work.way == "upload" and not given.peers:
+            if work.way in ("upload", "download") and not given.peers:
                 aims.append(Aim("memory of gcpod copy, MB:", bench.memory_mb(work), MEMORY_AIM_MB, at_most=True))
             for aim in aims:
                 print(f"  {aim}: {'met' if aim.met else 'MISSED'}", flush=True)

@@ -15,7 +15,7 @@ LAUNCHER = "gcpod.runtimes.launcher"
 
 LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
     "errors cache",
-    "uris status textproto wire records checksums runtimes",
+    "uris status textproto wire records checksums headers runtimes",
     "spec specfile layout",
     "settings",
     "session",

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
 from gcpod.errors import PackageError
+from gcpod.headers import retry_after
 
 GIVEN_UP = "M601"
 ADDRESS = "M604"
@@ -219,7 +219,7 @@ class Download:
             self.forget()
             return _Passing("the server has fewer bytes than were fetched")
         if status in _PASSING:
-            return _Passing(f"the server answered {status}", _retry_after(response.headers.get("Retry-After", "")))
+            return _Passing(f"the server answered {status}", retry_after(response.headers.get("Retry-After", "")))
         return self._error(f"the server answered {status} {response.reason or ''}", _ELSEWHERE)
 
     @contextmanager
@@ -288,16 +288,6 @@ def _address(url: str, found: str) -> PackageError:
 
 def _is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in _LOOPBACK
-
-
-def _retry_after(text: str) -> float | None:
-    """Seconds, given as such or as a date (RFC 9110, 10.2.3)."""
-    if re.fullmatch(r"\d{1,9}", text):
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _write(out: IO[bytes], block: bytes) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gcpod.cache import locked
 from gcpod.errors import PackageError
 from gcpod.models.archive import LIMITS, Limits, Version, find_checkpoint, unpack
 from gcpod.models.download import PATIENCE, Download, Patience, Say
@@ -106,7 +104,8 @@ def fetch_model(
     if there is not None:
         return there
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    # One process at a time fetches a model; the others wait and find it there.
+    with locked(folder):
         there = _lying(model, folder)
         if there is not None:
             return there
@@ -230,14 +229,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(_HASH_BYTES):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time fetches a model; the others wait and find it there."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)

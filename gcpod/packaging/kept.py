@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from gcpod.cache import locked
 from gcpod.packaging.source import put_in_place
 
 UNUSED_S: Final = 90 * 24 * 3600.0
@@ -39,7 +39,7 @@ def ensure_folder(folder: Path, build: Callable[[Path], object], clock: Clock) -
 
 
 def _used(folder: Path, clock: Clock) -> bool:
-    with _locked(folder.parent, fcntl.LOCK_SH):
+    with locked(folder.parent, shared=True):
         if not folder.is_dir():
             return False
         with suppress(OSError):  # A cache that may only be read is one all the same.
@@ -49,18 +49,8 @@ def _used(folder: Path, clock: Clock) -> bool:
 
 def _prune(place: Path, clock: Clock) -> None:
     """Old folders are renamed under the lock and removed after it; those that a build left when it was killed too."""
-    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as aside, _locked(place, fcntl.LOCK_EX):
+    with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as aside, locked(place):
         for one in place.iterdir():
             with suppress(OSError):
                 if one.name != Path(aside).name and clock() - one.stat().st_mtime > UNUSED_S:
                     one.rename(Path(aside) / one.name)
-
-
-@contextmanager
-def _locked(place: Path, how: int) -> Iterator[None]:
-    held = os.open(place, os.O_RDONLY)
-    try:
-        fcntl.flock(held, how)
-        yield
-    finally:
-        os.close(held)

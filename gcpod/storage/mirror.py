@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from gcpod.checksums import file_crc32c
+from gcpod.storage.aside import transfer_folder
 from gcpod.storage.channel import Channel
 from gcpod.storage.objects import Objects
 from gcpod.storage.receive import Download, Receiver, ReplacedError
 from gcpod.storage.traffic import Traffic, TransferOptions
-from gcpod.storage.transfer import Tell, run_all, transfer_folder, with_checksums
+from gcpod.storage.transfer import Tell, run_all, with_checksums
 from gcpod.storage.workers import Work
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 from gcpod.errors import AuthError, GcpodError, OutageError, StorageError
+from gcpod.headers import retry_after
 from gcpod.storage.channel import Answer, BrokenError
 from gcpod.storage.traffic import LONGEST_PAUSE_S, Traffic
 
@@ -100,13 +98,3 @@ def coded(tried: str, on: object, status: int, message: str) -> GcpodError:
         return StorageError(tried, on, found, "name the project that pays as storage.user_project in gcpod.yaml")
     fix = "check the bucket's name, or let `gcpod run` make it" if status == 404 else "run the command again"
     return StorageError(tried, on, found, fix)
-
-
-def retry_after(text: str, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds, given as such or as a date (RFC 9110, 10.2.3); None for anything else."""
-    if re.fullmatch(r"\d{1,9}", text):
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now())
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import stat
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from gcpod.cache import cache_dir
-from gcpod.errors import StorageError
+from gcpod.storage.aside import transfer_folder
 from gcpod.storage.calls import Piece, look
 from gcpod.storage.channel import Channel, Line
-from gcpod.storage.journal import LIFETIME_S, Journal
-from gcpod.storage.names import TRANSFER_FOLDER
+from gcpod.storage.journal import Journal
 from gcpod.storage.objects import Objects
 from gcpod.storage.parts import PARTS_FROM_BYTES, Parts
 from gcpod.storage.patience import Patience
@@ -29,8 +21,6 @@ from gcpod.storage.send import send
 from gcpod.storage.traffic import Traffic, TransferOptions
 from gcpod.storage.workers import Work, Workers
 from gcpod.uris import GcsUri
-
-_LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -143,73 +133,6 @@ def with_checksums(objects: Objects, infos: Sequence[ObjectInfo]) -> list[Object
     works: list[Work] = [partial(ask, info) for info in infos if not info.crc32c]
     run_all(objects, Traffic(objects.transfer_options), works, lambda _: None, 0, 0)
     return [replace(info, crc32c=info.crc32c or found.get(info.uri, "")) for info in infos]
-
-
-@contextmanager
-def transfer_folder(folder: Path) -> Iterator[Path]:
-    """Where a download keeps what is not whole yet, for this process alone.
-
-    The first one in a folder goes on with what was left there; another, at the same time, begins in a place of its own.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    aside = folder / TRANSFER_FOLDER
-    try:
-        descriptor = _locked(aside)
-    except OSError as e:
-        found = e.strerror or str(e)
-        raise StorageError("writing", aside, found, "choose another folder, or mend its permissions") from e
-    if descriptor is None:
-        with tempfile.TemporaryDirectory(prefix=".gcpod-transfer-", dir=folder) as own:
-            yield Path(own)
-        return
-    try:
-        _prune(aside)
-        yield aside
-    finally:
-        with suppress(FileNotFoundError):
-            if {path.name for path in aside.iterdir()} <= {_LOCK}:
-                shutil.rmtree(aside, ignore_errors=True)
-        os.close(descriptor)
-
-
-def _locked(aside: Path) -> int | None:
-    """The folder's lock, with the folder; None while another process has it."""
-    while True:
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.mkdir(exist_ok=True)
-            descriptor = os.open(aside / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except (FileExistsError, FileNotFoundError):
-            with suppress(FileNotFoundError):
-                if not stat.S_ISDIR(aside.lstat().st_mode):
-                    raise
-            continue  # whoever had it was done, and removed it in this moment
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        with suppress(FileNotFoundError):
-            if (aside / _LOCK).stat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        os.close(descriptor)
-
-
-def _prune(aside: Path, clock: Callable[[], float] = time.time) -> None:
-    """Removes what nobody went on with for a week: its generation is gone, or not wanted any more; and what killed
-    processes left that were not alone in the folder."""
-    def old(path: Path) -> bool:
-        return clock() - path.stat().st_mtime > LIFETIME_S
-
-    with suppress(FileNotFoundError):
-        for path in aside.iterdir():
-            if path.name != _LOCK and old(path):
-                path.unlink(missing_ok=True)
-        for path in aside.parent.glob(f"{TRANSFER_FOLDER}-*"):
-            if old(path):
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def run_all(

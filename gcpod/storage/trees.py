@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcpod.errors import StorageError
+from gcpod.storage.aside import transfer_folder
 from gcpod.storage.known import known_checksums, tree_file
 from gcpod.storage.names import PARTS_FOLDER, SIDECAR, check_name, local_paths, parse_sidecar, render_sidecar
 from gcpod.storage.objects import Objects
 from gcpod.storage.plan import LocalFile, ObjectInfo
 from gcpod.storage.receive import Download
 from gcpod.storage.traffic import TransferOptions
-from gcpod.storage.transfer import Tell, fetch_all, plan_changes, send_all, transfer_folder, with_checksums
+from gcpod.storage.transfer import Tell, fetch_all, plan_changes, send_all, with_checksums
 from gcpod.storage.tree import Symlinks, scan_tree
 from gcpod.uris import GcsUri
 

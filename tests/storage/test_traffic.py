@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcpod.errors import OutageError
+from gcpod.headers import retry_after
 from gcpod.storage.channel import BrokenError
 from gcpod.storage.journal import LIFETIME_S, Journal
-from gcpod.storage.patience import AgainError, Patience, retry_after
+from gcpod.storage.patience import AgainError, Patience
 from gcpod.storage.traffic import BLOCK_BYTES, LONGEST_PAUSE_S, StoppedError, Traffic, TransferOptions
 from gcpod.storage.workers import MOST, WINDOW_S, WORTH, Pace
 

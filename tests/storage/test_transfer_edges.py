@@ -42,22 +42,9 @@ from gcpod.uris import GcsUri
 from tests.data.making import Dataset
 
 from .faulty import Alter, AlterRequest, Fault, Faulty, Operation, Status
-from .test_faults import CHUNK, IMPATIENT, LARGE, OPTIONS, SMALL, Place, placed
+from .place import CHUNK, IMPATIENT, LARGE, OPTIONS, SMALL, Place, placed
 
 KEY = "projects/p/locations/us-central1/keyRings/r/cryptoKeys/k"
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud")) as running:
-        yield running
-
-
-@pytest.fixture
-def place(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setenv("GCPOD_CACHE", str(tmp_path / "cache"))
-    with placed(cloud, tmp_path) as made:
-        yield made
 
 
 def unsummed(content: bytes) -> bytes:

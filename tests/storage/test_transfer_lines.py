@@ -36,20 +36,7 @@ from gcpod.uris import GcsUri
 from tests.waiting import until
 
 from .faulty import Delay, Fault, StallBefore, StallReply, Throttle
-from .test_faults import LARGE, OPTIONS, SMALL, Place, placed
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud")) as running:
-        yield running
-
-
-@pytest.fixture
-def place(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setenv("GCPOD_CACHE", str(tmp_path / "cache"))
-    with placed(cloud, tmp_path) as made:
-        yield made
+from .place import LARGE, OPTIONS, SMALL, Place
 
 
 class Uplink:

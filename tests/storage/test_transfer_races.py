@@ -15,7 +15,6 @@ import pytest
 
 from gcpod.checksums import file_crc32c
 from gcpod.errors import GcpodError, OutageError, StorageError
-from gcpod.localcloud.server import LocalCloud
 from gcpod.storage.journal import LIFETIME_S
 from gcpod.storage.known import local_files
 from gcpod.storage.mirror import Mirrored, mirror
@@ -27,22 +26,9 @@ from gcpod.uris import GcsUri
 from tests.waiting import until
 
 from .faulty import Fault, StallBefore, StallReply, Status
-from .test_faults import CHUNK, IMPATIENT, LARGE, OPTIONS, SMALL, Place, placed
+from .place import CHUNK, IMPATIENT, LARGE, OPTIONS, SMALL, Place
 
 ONE_BY_ONE = replace(OPTIONS, workers=1)
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    with LocalCloud(tmp_path_factory.mktemp("cloud")) as running:
-        yield running
-
-
-@pytest.fixture
-def place(cloud: LocalCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setenv("GCPOD_CACHE", str(tmp_path / "cache"))
-    with placed(cloud, tmp_path) as made:
-        yield made
 
 
 @contextmanager
