@@ -17,9 +17,9 @@ from gcpod.jobs.machines import (
     tensorflow_of,
 )
 from gcpod.jobs.request import KINDS
-from gcpod.layout import RunLayout
+from gcpod.layout import RunLayout, model_folder
 from gcpod.models.fetch import fetched_model
-from gcpod.models.start import address, check_fetched, checkpoint_files, folder_in_bucket, zoo_model
+from gcpod.models.start import address, check_fetched, checkpoint_files, zoo_model
 from gcpod.pipeline.lint import lint_config
 from gcpod.prepare import (
     build_spec_dataset,
@@ -92,7 +92,7 @@ def _start(spec: Spec, settings: Settings) -> list[Finding]:
     if fetched is not None:
         check_fetched(fetched)
         return []
-    to = folder_in_bucket(settings.bucket_uri, model)
+    to = model_folder(settings.bucket_uri, model.name)
     return [Finding("M600", "note", "model.fine_tune_checkpoint", f"{model.name} is not on this machine yet",
                     f"a run fetches {address(spec, model)} once and puts its checkpoint into {to}")]
 

@@ -1,10 +1,20 @@
-"""Where a run's things lie in the bucket: the one place that knows."""
+"""Where things lie in the bucket: the one place that knows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from gcpod.uris import GcsUri
+
+
+def model_folder(bucket: GcsUri, name: str) -> GcsUri:
+    """Where the checkpoint of a model of the zoo lies for all runs; ``bucket`` is it, or the folder in it to use."""
+    return bucket / "models" / name
+
+
+def image_source(bucket: GcsUri, digest: str) -> GcsUri:
+    """The packed folder that a trainer image is built of."""
+    return bucket / "builds" / f"{digest}.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,11 @@ class RunLayout:
     @classmethod
     def of(cls, bucket: GcsUri, run_id: str) -> RunLayout:
         return cls(bucket / "runs" / run_id)
+
+    @property
+    def bucket(self) -> GcsUri:
+        """The bucket, or the folder in it, that the run was laid into."""
+        return GcsUri(self.root.bucket, self.root.name.rpartition("runs/")[0].rstrip("/"))
 
     @property
     def data(self) -> GcsUri:

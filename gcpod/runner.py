@@ -21,9 +21,8 @@ from gcpod.jobs.request import INTENT_LABEL, KIND_LABEL, KINDS, RUN_LABEL, Kind,
 from gcpod.jobs.service import Jobs
 from gcpod.jobs.submit import Submitter
 from gcpod.jobs.watch import MAX_POLL_S, POLL_S, result
-from gcpod.layout import RunLayout
+from gcpod.layout import RunLayout, model_folder
 from gcpod.models.fetch import FetchedModel, fetch_model, in_words
-from gcpod.models.start import folder_in_bucket
 from gcpod.models.zoo import ZooModel
 from gcpod.prepare import Prepared, Workdir, prepare
 from gcpod.results.metrics import read_metrics
@@ -117,7 +116,7 @@ class Run:
             self.reporter.say(f"machine of {note}")
         if prepared.fetched is not None:
             plan = upload_model(self.objects, prepared.fetched, bucket, self.reporter.moving)
-            self.reporter.say(f"model: {moved(plan)}: {folder_in_bucket(bucket, prepared.fetched.model)}")
+            self.reporter.say(f"model: {moved(plan)}: {model_folder(bucket, prepared.fetched.model.name)}")
         upload_run(self.objects, prepared, self.reporter.say, self.reporter.moving)
         return prepared
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gcpod.layout import model_folder
 from gcpod.models.fetch import FetchedModel
-from gcpod.models.start import folder_in_bucket
 from gcpod.prepare import Prepared, write_config
 from gcpod.storage.known import local_files
 from gcpod.storage.objects import Objects
@@ -25,7 +25,7 @@ def upload_model(
     Raises:
         StorageError, AuthError: the bucket cannot be written.
     """
-    folder = folder_in_bucket(bucket, fetched.model)
+    folder = model_folder(bucket, fetched.model.name)
     return upload_files(objects, local_files([(path, folder / path.name) for path in fetched.files]), folder, tell)
 
 

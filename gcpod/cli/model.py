@@ -75,7 +75,7 @@ def fetch(name: str, base: str | None, as_json: bool) -> None:
 def upload(name: str, file: Path, local: bool, endpoint: str | None, base: str | None, as_json: bool) -> None:
     """Put a model's checkpoint into the bucket, fetching it first where it is not here."""
     from gcpod.connection import connect, objects_of, settings_of
-    from gcpod.models.start import folder_in_bucket
+    from gcpod.layout import model_folder
     from gcpod.uploads import upload_model
 
     spec = load_if_there(file)
@@ -88,7 +88,7 @@ def upload(name: str, file: Path, local: bool, endpoint: str | None, base: str |
     objects.ensure_bucket(bucket.bucket)
     with byte_bars(as_json) as update:
         done = upload_model(objects, found, bucket, lambda now: update("upload", now.bytes, now.all_bytes))
-    prefix = str(folder_in_bucket(bucket, found.model) / found.prefix.name)
+    prefix = str(model_folder(bucket, found.model.name) / found.prefix.name)
     if as_json:
         print_json(_facts(found, prefix) | {"uploaded": len(done.uploads), "unchanged": len(done.unchanged)})
         return

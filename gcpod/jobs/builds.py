@@ -18,6 +18,7 @@ from gcpod.jobs.registry import ensure_repository
 from gcpod.jobs.service import execute
 from gcpod.jobs.submit import ATTEMPTS, LOOK_S
 from gcpod.jobs.watch import Watcher
+from gcpod.layout import image_source
 from gcpod.runtimes import Runtime
 from gcpod.runtimes.recipe import REPOSITORY, context_digest, context_of, image_address, pack_context
 from gcpod.session import Session
@@ -221,7 +222,7 @@ class ImageBuilder:
 
     def _upload(self, context: Mapping[str, bytes], digest: str) -> tuple[GcsUri, int]:
         bucket = self.session.settings.bucket_uri
-        uri, content = GcsUri(bucket.bucket, f"builds/{digest}.tar.gz"), pack_context(context)
+        uri, content = image_source(bucket, digest), pack_context(context)
         self.objects.ensure_bucket(bucket.bucket)
         there = self.objects.read(uri)
         if there is not None and there.content == content:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcpod.errors import ConfigError
-from gcpod.layout import RunLayout
+from gcpod.layout import RunLayout, model_folder
 from gcpod.models.archive import Version
 from gcpod.models.download import check_address
 from gcpod.models.fetch import FetchedModel, mirrored
 from gcpod.models.zoo import ZooModel, all_models, find_model
 from gcpod.spec import Spec
 from gcpod.textproto import Message, parse
-from gcpod.uris import GcsUri
 
 ZOO = "zoo:"
 """What a fine_tune_checkpoint of gcpod.yaml begins with that names a model of the zoo."""
@@ -63,11 +62,6 @@ def address(spec: Spec, model: ZooModel) -> str:
     return mirrored(model, spec.model.zoo_mirror) if spec.model.zoo_mirror else model.url
 
 
-def folder_in_bucket(bucket: GcsUri, model: ZooModel) -> GcsUri:
-    """Where a model's checkpoint lies for all runs, ``BUCKET/models/NAME``."""
-    return bucket / "models" / model.name
-
-
 def start_of(spec: Spec, layout: RunLayout, fetched: FetchedModel | None = None) -> Start:
     """What the config of a run says of the checkpoint it starts from.
 
@@ -84,15 +78,10 @@ def start_of(spec: Spec, layout: RunLayout, fetched: FetchedModel | None = None)
     if model is not None:
         name = fetched.prefix.name if fetched else model.checkpoint_name
         version = fetched.fine_tune_checkpoint_version if fetched else model.checkpoint_version
-        return Start(str(folder_in_bucket(_bucket_of(layout), model) / name), kind, version)
+        return Start(str(model_folder(layout.bucket, model.name) / name), kind, version)
     if given is None or given.startswith("gs://"):
         return Start(given, kind)
     return Start(str(layout.checkpoint / Path(given).name), kind)
-
-
-def _bucket_of(layout: RunLayout) -> GcsUri:
-    """The bucket, or the folder in it, that runs and models lie in: a run's root is its ``runs/RUN``."""
-    return GcsUri(layout.root.bucket, "/".join(layout.root.name.split("/")[:-2]))
 
 
 def start_type(spec: Spec) -> str:

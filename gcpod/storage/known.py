@@ -223,11 +223,14 @@ def local_files(pairs: Sequence[tuple[Path, GcsUri]]) -> list[LocalFile]:
     Raises:
         StorageError: one of them cannot be read.
     """
-    files = [tree_file(path) for path, _ in pairs]
-    checksums = known_checksums().crc32c_of(files)
+    return to_local([(tree_file(path), uri) for path, uri in pairs])
+
+
+def to_local(pairs: Sequence[tuple[TreeFile, GcsUri]]) -> list[LocalFile]:
+    """As `local_files`, of files that were looked at already."""
+    checksums = known_checksums().crc32c_of([file for file, _ in pairs])
     return [
-        LocalFile(file.path, uri, file.size, checksum)
-        for file, (_, uri), checksum in zip(files, pairs, checksums, strict=True)
+        LocalFile(file.path, uri, file.size, checksum) for (file, uri), checksum in zip(pairs, checksums, strict=True)
     ]
 
 

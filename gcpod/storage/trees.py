@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gcpod.errors import StorageError
 from gcpod.storage.aside import transfer_folder
-from gcpod.storage.known import known_checksums, tree_file
+from gcpod.storage.known import known_checksums, to_local, tree_file
 from gcpod.storage.names import PARTS_FOLDER, SIDECAR, check_name, local_paths, parse_sidecar, render_sidecar
 from gcpod.storage.objects import Objects
-from gcpod.storage.plan import LocalFile, ObjectInfo
+from gcpod.storage.plan import ObjectInfo
 from gcpod.storage.receive import Download
 from gcpod.storage.traffic import TransferOptions
 from gcpod.storage.transfer import Tell, fetch_all, plan_changes, send_all, with_checksums
@@ -59,9 +59,7 @@ def plan_tree_upload(objects: Objects, root: Path, to: GcsUri, symlinks: Symlink
         uri = to if to.name and not to.name.endswith("/") else GcsUri(to.bucket, to.prefix + file.name)
         check_name(uri.name)
         pairs, there = [(file, uri)], objects.list_exactly(uri)
-    checksums = known_checksums().crc32c_of([file for file, _ in pairs])
-    local = [LocalFile(f.path, uri, f.size, crc) for (f, uri), crc in zip(pairs, checksums, strict=True)]
-    plan = plan_changes(objects, local, there)
+    plan = plan_changes(objects, to_local(pairs), there)
     moving = tuple((str(upload.file.path), str(upload.file.uri)) for upload in plan.uploads)
     return CopyPlan(
         moving, plan.bytes, len(plan.unchanged),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gcpod.errors import ConfigError, GcpodError, PackageError, SpecError
-from gcpod.layout import RunLayout
+from gcpod.layout import RunLayout, model_folder
 from gcpod.models.fetch import FetchedModel, in_words
 from gcpod.models.start import (
     Start,
@@ -17,7 +17,6 @@ from gcpod.models.start import (
     check_start,
     checkpoint_files,
     fits,
-    folder_in_bucket,
     start_of,
     start_type,
     zoo_model,
@@ -66,7 +65,7 @@ def test_a_checkpoint_is_named_where_the_job_will_find_it() -> None:
 @pytest.mark.parametrize("bucket", ["gs://bucket", "gs://bucket/a/b", "gs://bucket/a/"])
 def test_models_lie_beside_runs_in_any_bucket(bucket: str) -> None:
     uri = GcsUri.parse(bucket)
-    folder = str(folder_in_bucket(uri, find_model(TF2_NAME)))
+    folder = str(model_folder(uri, find_model(TF2_NAME).name))
     assert start_of(spec_of(f"zoo:{TF2_NAME}"), RunLayout.of(uri, "run-1")).address == f"{folder}/ckpt-0"
     assert folder == f"{bucket.rstrip('/')}/models/{TF2_NAME}"
 
