@@ -37,7 +37,7 @@ from gcpod.pipeline.render import RenderRequest, render_config, template_names, 
 from gcpod.pipeline.schema import Schema, built_in_schema, read_schema
 from gcpod.runtimes import Runtime, find_runtime, image_python
 from gcpod.settings import Settings
-from gcpod.spec import MachineSpec, Spec, whole_blocks
+from gcpod.spec import MachineSpec, Spec, TrainSpec, whole_blocks
 from gcpod.status import Finding
 from gcpod.storage.known import local_files
 from gcpod.storage.plan import LocalFile
@@ -245,6 +245,11 @@ def machines_of(spec: Spec, region: str) -> tuple[dict[Kind, MachineSpec], tuple
     return {kind: machine for kind, (machine, _) in answers.items()}, notes
 
 
+_NOT_LEARNED = frozenset({"machine", "timeout_hours", "schedule", "stall_minutes", "cancel_on_nan"})
+_LATER = frozenset({"workers", "module", "arguments"})
+"""Keys of the training that count where they are set: runs made before they were there keep their names."""
+
+
 def run_name(spec: Spec, dataset_digest: str) -> str:
     """The name of a run: the same inputs always give the same, so that a second start finds the first.
 
@@ -256,7 +261,10 @@ def run_name(spec: Spec, dataset_digest: str) -> str:
     model = {**asdict(spec.model), "fine_tune_checkpoint_type": start_type(spec)}
     del model["zoo_mirror"]
     template, _ = template_text(spec.model.template, spec.folder)
-    train = {k: v for k, v in asdict(spec.train).items() if k not in ("machine", "timeout_hours")}
+    train = {
+        k: v for k, v in asdict(spec.train).items()
+        if k not in _NOT_LEARNED and not (k in _LATER and v == getattr(TrainSpec(), k))
+    }
     runtime = {"name": spec.runtime.name, "mode": spec.runtime.mode, "image": spec.runtime.image}
     inputs = [dataset_digest, template, model, train, runtime]
     if own := sources_digest(**own_sources(spec)):

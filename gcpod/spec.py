@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+MONEY = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_PART = r"[A-Za-z0-9_.:-]+"
+NETWORK = re.compile(r"projects/[0-9]+/global/networks/[a-z][a-z0-9-]{0,62}")
+TENSORBOARD = re.compile(f"projects/{_PART}/locations/{_PART}/tensorboards/[0-9]+")
+KMS_KEY = re.compile(f"projects/{_PART}/locations/{_PART}/keyRings/{_PART}/cryptoKeys/{_PART}")
 STEPS_PER_BLOCK = 100
 """The TF2 trainer runs whole blocks of 100 steps (object_detection/model_lib_v2.py, NUM_STEPS_PER_ITERATION)."""
 
@@ -39,6 +45,22 @@ class MachineSpec:
     def __str__(self) -> str:
         extra = self.tpu_topology or (f"{self.count} x {self.accelerator}" if self.accelerator else "")
         return f"{self.type} with {extra}" if extra else self.type
+
+
+STRATEGIES = ("standard", "spot", "flex_start")
+"""https://cloud.google.com/vertex-ai/docs/reference/rest/v1/CustomJobSpec#Strategy"""
+
+
+@dataclass(frozen=True)
+class ScheduleSpec:
+    """How a job gets its machine (https://cloud.google.com/vertex-ai/docs/reference/rest/v1/CustomJobSpec#Scheduling)."""
+
+    strategy: str = _key("standard", "standard, spot (cheaper, may be taken away) or flex_start (waits for a machine)",
+                         choices=STRATEGIES)
+    max_wait_hours: float | None = _key(None, "flex_start: how long it may wait for its machine; empty: 24 hours",
+                                        min=0.1, max=168.0)
+    restart_workers: bool = _key(False, "start the whole job again when one of its machines restarts")
+    retries: bool = _key(True, "let Vertex AI retry the job after failures of its own")
 
 
 _TPU = MachineSpec("cloud-tpu", "TPU_V2", 8)
@@ -135,6 +157,13 @@ class TrainSpec:
     checkpoint_every: int | None = _key(None, "steps between checkpoints; empty: a tenth of the steps", min=1)
     timeout_hours: float = _key(24.0, "the job is ended after this time", min=0.1, max=168.0)
     machine: MachineSpec = _key(_TPU, "where it trains")
+    workers: int = _key(0, "further machines of that kind that train together with it; 0 on a TPU", min=0, max=100)
+    schedule: ScheduleSpec = _key(ScheduleSpec(), "how it gets its machine")
+    module: str | None = _key(None, "module of packages.training to run as __main__ in place of the Object Detection "
+                              "API's; empty: none", pattern=MODULE)
+    arguments: tuple[str, ...] | None = _key(None, "its own, in place of those of the Object Detection API", free=True)
+    stall_minutes: float = _key(30.0, "say so when no step was done for so long", min=1.0, max=10_000.0)
+    cancel_on_nan: bool = _key(False, "cancel the job when its loss is no number any more")
 
 
 @dataclass(frozen=True)
@@ -146,6 +175,14 @@ class EvalSpec:
     poll_s: float = _key(10.0, "seconds between looks for a new checkpoint", min=1.0, max=3600.0)
     timeout_hours: float = _key(24.0, "the job is ended after this time", min=0.1, max=168.0)
     machine: MachineSpec = _key(_GPU, "where it evaluates (never a TPU)")
+    schedule: ScheduleSpec = _key(ScheduleSpec(), "how it gets its machine")
+    beside: Literal["job", "pool"] = _key("job", "job: a job of its own; pool: a machine of the training's job, which "
+                                          "Vertex AI calls its evaluator", choices=("job", "pool"))
+    best_metric: str = _key("DetectionBoxes_Precision/mAP", "what tells the best checkpoint; larger is better, of "
+                            "losses smaller")
+    stop_after: int | None = _key(None, "end the training after so many evaluations without a better one; empty: never",
+                                  min=1, max=10_000)
+    min_delta: float = _key(0.0, "what counts as better: by more than this", min=0.0, max=1e6)
 
 
 @dataclass(frozen=True)
@@ -153,7 +190,10 @@ class ExportSpec:
     """The job that writes the SavedModel."""
 
     timeout_hours: float = _key(2.0, "the job is ended after this time", min=0.1, max=168.0)
+    checkpoint: Literal["last", "best"] = _key("last", "which checkpoint is exported: the last, or the best evaluated",
+                                               choices=("last", "best"))
     machine: MachineSpec = _key(_CPU, "where it exports")
+    schedule: ScheduleSpec = _key(ScheduleSpec(), "how it gets its machine")
 
 
 @dataclass(frozen=True)
@@ -185,6 +225,55 @@ class PackagesSpec:
     training: str | None = _key(None, "folder of your own Python package for the jobs; empty: none")
 
 
+DISK_TYPES = ("pd-ssd", "pd-standard")
+"""https://cloud.google.com/vertex-ai/docs/reference/rest/v1/DiskSpec"""
+
+
+@dataclass(frozen=True)
+class JobsSpec:
+    """What every job of the run gets (https://cloud.google.com/vertex-ai/docs/reference/rest/v1/CustomJobSpec)."""
+
+    network: str | None = _key(None, "VPC network to peer with, projects/NUMBER/global/networks/NAME; empty: none",
+                               pattern=NETWORK)
+    tensorboard: str | None = _key(None, "Vertex AI TensorBoard, projects/P/locations/R/tensorboards/ID; empty: none",
+                                   pattern=TENSORBOARD)
+    kms_key: str | None = _key(None, "customer-managed key of the jobs, projects/…/cryptoKeys/KEY; empty: Google's",
+                               pattern=KMS_KEY)
+    labels: Mapping[str, str] | None = _key(None, "labels of the jobs, for bills and filters, as `team: birds`",
+                                            scalars=True)
+    env: Mapping[str, str] | None = _key(None, "environment of the jobs, as `TF_CPP_MIN_LOG_LEVEL: 1`", scalars=True)
+    disk_type: str | None = _key(None, "of the boot disk; empty: pd-ssd", choices=DISK_TYPES)
+    disk_gb: int | None = _key(None, "size of the boot disk; empty: 100", min=100, max=64_000)
+
+
+@dataclass(frozen=True)
+class RecoverySpec:
+    """What is done about jobs that died of preemption, of no machine to be had, or of a failing one."""
+
+    attempts: int = _key(3, "how often a job is submitted in all; 1: never again", min=1, max=100)
+    hours: float | None = _key(None, "no new attempt so long after the first one's start; empty: no limit", min=0.1,
+                               max=10_000.0)
+    max_cost: str | None = _key(None, "no new attempt that could take the job's cost above this; empty: no limit",
+                                pattern=MONEY)
+
+
+@dataclass(frozen=True)
+class NotifySpec:
+    """Who is told when a run ends."""
+
+    command: str | None = _key(None, "a command, which gets the outcome as JSON on its standard input; empty: none")
+    webhook: str | None = _key(None, "an https:// address that the outcome is posted to as JSON; empty: none")
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """Many runs, each with other values (`gcpod sweep`)."""
+
+    grid: Mapping[str, tuple[str, ...]] | None = _key(None, "every combination, as `train.batch_size: [8, 16]`")
+    runs: tuple[Mapping[str, str], ...] | None = _key(None, "these, each as `{train.batch_size: 8, train.steps: 500}`")
+    at_once: int = _key(2, "runs whose jobs run at the same time", min=1, max=1000)
+
+
 @dataclass(frozen=True)
 class Spec:
     """The whole of gcpod.yaml."""
@@ -203,6 +292,10 @@ class Spec:
     export: ExportSpec = _key(ExportSpec(), "the export job")
     runtime: RuntimeSpec = _key(RuntimeSpec(), "what the jobs run in")
     packages: PackagesSpec = _key(PackagesSpec(), "the code that the jobs run")
+    jobs: JobsSpec = _key(JobsSpec(), "what every job gets")
+    recovery: RecoverySpec = _key(RecoverySpec(), "what is done about jobs that died of no fault of yours")
+    notify: NotifySpec = _key(NotifySpec(), "who is told when a run ends")
+    sweep: SweepSpec = _key(SweepSpec(), "many runs with other values, for `gcpod sweep`")
     folder: Path = field(default=Path(), compare=False, metadata={"hidden": True})
 
     def local_path(self, text: str) -> Path:

@@ -122,8 +122,10 @@ class _Reader:
             return self.record(kind, value, node, where + ".")
         origin = typing.get_origin(kind)
         if origin is tuple:
-            return self.names(value, node, where)
+            return self.several(typing.get_args(kind)[0], field, value, node, where)
         if origin is collections.abc.Mapping:
+            if typing.get_args(kind)[1] is not str:
+                return self.lists(value, node, where)
             return self.pairs(value, node, where, bool(field.metadata.get("scalars")))
         return self.scalar(str if origin is typing.Literal else kind, field, value, node, where)
 
@@ -149,10 +151,38 @@ class _Reader:
             seen.add(key_node.value)
         return pairs
 
-    def names(self, value: Any, node: yaml.Node, where: str) -> tuple[str, ...]:
+    def several(
+        self, kind: Any, field: dataclasses.Field[Any], value: Any, node: yaml.Node, where: str,
+    ) -> tuple[Any, ...]:
+        """Names, or mappings of scalars."""
+        if kind is str:
+            return self.names(value, node, where, bool(field.metadata.get("free")))
+        if not isinstance(value, list) or not isinstance(node, yaml.SequenceNode):
+            raise self.fail(node, f"{where} is no list of mappings", "write each as `- {key: value, other: value}`")
+        return tuple(self.pairs(one, child, f"{where}[{n}]", True)
+                     for n, (one, child) in enumerate(zip(value, node.value, strict=True)))
+
+    def lists(self, value: Any, node: yaml.Node, where: str) -> dict[str, tuple[str, ...]]:
+        """Lists of scalars by name, each scalar as it is written."""
+        if not isinstance(value, dict) or not isinstance(node, yaml.MappingNode):
+            raise self.fail(node, f"{where} is no mapping of lists", "write it as `key: [first, second]` lines")
+        found: dict[str, tuple[str, ...]] = {}
+        for key, listed in node.value:
+            fit = isinstance(key, yaml.ScalarNode) and isinstance(listed, yaml.SequenceNode) and listed.value and all(
+                isinstance(one, yaml.ScalarNode) and one.tag != "tag:yaml.org,2002:null" for one in listed.value)
+            names = [one.value for one in listed.value] if fit else []
+            if not names or not all(map(_printable, [key.value, *names])) or not key.value:
+                raise self.fail(key, f"{where} holds what is no list of values", "write it as `key: [first, second]`")
+            if key.value in found or len(set(names)) != len(names):
+                raise self.fail(key, f"{where} names something twice", "keep each key and each value once")
+            found[key.value] = tuple(names)
+        return found
+
+    def names(self, value: Any, node: yaml.Node, where: str, free: bool = False) -> tuple[str, ...]:
+        """Texts that are not empty and, unless they are free, differ."""
         if not isinstance(value, list) or not all(isinstance(v, str) and v for v in value):
             raise self.fail(node, f"{where} is no list of names", "write it as [first, second]; quote numbers")
-        if len(set(value)) != len(value):
+        if not free and len(set(value)) != len(value):
             raise self.fail(node, f"{where} names something twice", "keep each name once")
         if not all(map(_printable, value)):
             raise self.fail(node, f"{where} holds a control character", "remove it")
@@ -237,4 +267,6 @@ def _scalar(value: Any) -> str:
     if value is None:
         return ""
     plain = list(value) if isinstance(value, tuple) else value
+    if isinstance(value, typing.Mapping):
+        plain = {key: list(one) if isinstance(one, tuple) else one for key, one in value.items()}
     return " " + yaml.safe_dump(plain, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("\n...")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcpod.errors import SpecError
@@ -35,6 +35,9 @@ NAMES = TEXT.filter(bool)
 PRIMITIVES: dict[object, st.SearchStrategy[Any]] = {
     str: TEXT, bool: st.booleans(), tuple[str, ...]: st.lists(NAMES, unique=True, max_size=4).map(tuple),
     Mapping[str, str]: st.dictionaries(NAMES, NAMES, max_size=3),
+    Mapping[str, tuple[str, ...]]: st.dictionaries(
+        NAMES, st.lists(NAMES, unique=True, min_size=1, max_size=3).map(tuple), max_size=3),
+    tuple[Mapping[str, str], ...]: st.lists(st.dictionaries(NAMES, NAMES, max_size=3), max_size=3).map(tuple),
 }
 
 
@@ -67,6 +70,7 @@ def refusal(text: str) -> SpecError:
     return caught.value
 
 
+@settings(deadline=None)
 @given(records(Spec))
 def test_a_rendered_spec_reads_back_as_it_was(spec: Spec) -> None:
     assert parse_spec(render_spec(spec), HERE) == spec
