@@ -73,6 +73,11 @@ class RunLayout:
         return self.export / "saved_model"
 
     @property
+    def best(self) -> GcsUri:
+        """The best checkpoint so far, which the evaluation copies there before the trainer rotates it away."""
+        return self.root / "best"
+
+    @property
     def manifest(self) -> GcsUri:
         """Written last: says that every upload before it is whole."""
         return self.root / "manifest.json"
@@ -84,3 +89,7 @@ class RunLayout:
     def marker(self, attempt: int) -> GcsUri:
         """Written by the training job when it ends."""
         return self.root / "jobs" / f"train-{attempt}.ended.json"
+
+    def stop(self, attempt: int) -> GcsUri:
+        """Written by whoever wants the training job to end early, as if it had come to its last step."""
+        return self.root / "jobs" / f"train-{attempt}.stop.json"
