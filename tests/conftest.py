@@ -20,6 +20,8 @@ from gcpod.runtimes import find_runtime
 
 from .output import Output
 
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 settings.register_profile("quick", max_examples=25, deadline=None)
 """For `make test-fast`, which is run all the time; `make test` draws as many as hypothesis itself thinks right."""
 

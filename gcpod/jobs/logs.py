@@ -1,19 +1,33 @@
-"""The lines of jobs and of builds out of Cloud Logging, each once, in order."""
+"""The lines of jobs and of builds out of Cloud Logging, each once, also over restarts of who reads them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Literal
 
+from gcpod.errors import GcpodError, OutageError, SpecError
+from gcpod.jobs.cursor import NS, Cursor, Mark, moment_of, time_of
 from gcpod.jobs.service import execute
 from gcpod.session import Session
+from gcpod.status import JobInfo
 
 PAGE_SIZE = 1000
-LATE_S = 10
-"""How late an entry may arrive behind those of other workers and streams."""
+NEAR_S, LATE_S, WIDE_S = 10, 60, 30
+"""Seconds that each poll looks back; that an entry may come late behind its job's newest; between two wide looks."""
+SETTLE_S = 20.0
+"""How long nothing new came before an ended job's log counts as whole, where its closing line does not come."""
+POLL_S = 2.0
+SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
+"""https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry#logseverity"""
 _ID = {"ml_job": "job_id", "build": "build_id"}
 """The label that names one resource of a type (https://cloud.google.com/logging/docs/api/v2/resource-list)."""
+_TASK = {"ml_job": "resource.labels.task_name", "build": "labels.build_step"}
+_CLOSING = re.compile(r"Job (completed successfully|succeeded|failed|cancelled|expired)\b")
+"""What Vertex AI's own task, ``service``, says last about a job."""
 
 
 @dataclass(frozen=True)
@@ -26,59 +40,205 @@ class LogLine:
     text: str
     job: str = ""
 
+    @property
+    def closing(self) -> bool:
+        """Whether the service says by it that the job ended."""
+        return self.task == "service" and _CLOSING.match(self.text) is not None
+
+
+@dataclass
+class _Job:
+    """What a reader remembers of one job: its mark, while it is worked on, and how its log ends."""
+
+    newest: int = 0
+    looked: int = 0
+    seen: dict[tuple[int, str, str], None] = field(default_factory=dict)
+    moved_s: float | None = None
+    closed: bool = False
+    looked_after: bool = False
+
+    def start(self, wide: bool) -> int:
+        """From when on it is asked for."""
+        return max(0, (self.looked - LATE_S * NS) if wide else (self.newest - NEAR_S * NS))
+
+    def forget(self) -> None:
+        """After a wide look; the next one starts where this leaves the memory."""
+        self.looked = self.newest
+        oldest = self.start(wide=True)
+        self.seen = {key: None for key in self.seen if key[0] >= oldest}
+
 
 class LogReader:
     """Reads the lines of some jobs, or builds, on where the last poll ended, by one query for all of them: Cloud
     Logging allows 60 a minute in a project (https://cloud.google.com/logging/quotas).
 
-    Entries may arrive late and share a timestamp, so each poll asks again for the time shortly before the last one
-    and drops the entries whose insert id it has seen
+    Entries share timestamps and come late. So each poll asks again for NEAR_S seconds before a job's newest entry, and
+    one in WIDE_S seconds for all since LATE_S before what was the newest at the last such look: whatever comes less
+    than LATE_S late is found, while a job that writes much is not read over and over, a minute at a poll. Entries that
+    were seen are dropped; two are the same when timestamp, log name and insert id are
     (https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry).
+
+    Args:
+        session: project and credentials.
+        job_ids: ids of jobs or builds; more may come with ``add``.
+        resource: what they are.
+        severity: the least that is wanted, one of SEVERITIES; empty: all.
+        task: only of this one, such as workerpool0-0; of builds, the step; empty: all.
+        since: nothing before it; with a time zone.
+        cursor: of an earlier reader, to go on after it; jobs it does not know are read from their beginning.
+        clock: seconds that never go back.
+
+    Raises:
+        SpecError: there is no such severity.
     """
 
-    def __init__(self, session: Session, *job_ids: str, resource: Literal["ml_job", "build"] = "ml_job") -> None:
+    def __init__(
+        self, session: Session, *job_ids: str, resource: Literal["ml_job", "build"] = "ml_job", severity: str = "",
+        task: str = "", since: datetime | None = None, cursor: Cursor | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if severity and severity not in SEVERITIES:
+            raise SpecError("reading the log", repr(severity), "there is no such severity", "take one of "
+                            + ", ".join(SEVERITIES))
         self.session, self.job_ids, self.resource = session, list(job_ids), resource
-        self._last = ""
-        self._seen: set[str] = set()
+        self.severity, self.task, self.since, self.clock = severity, task, since, clock
+        self._jobs = {job_id: _remembered(mark) for job_id, mark in (cursor or Cursor()).marks.items()}
+        self._wide_at: float | None = None
 
-    def poll(self) -> list[LogLine]:
-        """New lines since the last poll, oldest first; what a failed poll had read comes again with the next.
+    def add(self, job_id: str, cursor: Cursor | None = None) -> None:
+        """Reads one more job from now on, after its place in the cursor where that knows it."""
+        if job_id not in self.job_ids:
+            self.job_ids.append(job_id)
+        if cursor is not None and job_id in cursor.marks:
+            self._jobs[job_id] = _remembered(cursor.marks[job_id])
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where this is: a reader that starts with it gives what comes after the lines that this one gave."""
+        return Cursor({
+            job_id: Mark(known.newest, known.looked, tuple(known.seen), known.closed)
+            for job_id, known in self._jobs.items()
+        })
+
+    def poll(self, *, wide: bool = False) -> list[LogLine]:
+        """New lines since the last poll, oldest first; ``wide`` makes it look for late ones now.
+
+        What fails after some pages gives what they held; the next poll goes on there, or fails.
 
         Raises:
             OutageError, AuthError, ServiceError: as jobs.service.execute.
         """
-        entries = [entry for entry in self._entries() if _key(entry) not in self._seen]
-        self._seen.update(map(_key, entries))
-        self._last = max([self._last, *(str(entry.get("timestamp", "")) for entry in entries)])
-        return [to_line(entry) for entry in entries]
+        lines: list[LogLine] = []
+        try:
+            for page in self.pages(wide=wide):
+                lines += page
+        except GcpodError:
+            if not lines:
+                raise
+        return lines
 
-    def _entries(self) -> list[dict[str, Any]]:
-        jobs = " OR ".join(f'resource.labels.{_ID[self.resource]}="{job_id}"' for job_id in self.job_ids)
-        terms = [f'resource.type="{self.resource}"', f"({jobs})"]
-        if self._last:
-            terms.append(f'timestamp>="{_earlier(self._last)}"')
+    def pages(self, *, wide: bool = False) -> Iterator[list[LogLine]]:
+        """As ``poll``, page by page, for a log too large to hold. The cursor is that after the page given last.
+
+        Raises:
+            OutageError, AuthError, ServiceError: as jobs.service.execute.
+        """
+        if not self.job_ids:
+            return
+        started_s = self.clock()
+        asked = {job_id: self._jobs.setdefault(job_id, _Job()) for job_id in self.job_ids}
+        closed = [known for known in asked.values() if known.closed]
+        wide = wide or self._wide_due(started_s) or not all(known.looked_after for known in closed)
+        for entries in self._entries(self._filter(wide)):
+            lines = [line for entry in entries if (line := self._new(entry)) is not None]
+            if lines:
+                yield lines
+        for known in closed:
+            known.looked_after = True
+        if wide:
+            self._wide_at = started_s
+            for known in asked.values():
+                known.forget()
+
+    def finished(self, info: JobInfo) -> bool:
+        """Whether reading a job may stop: it ended, and the service's closing line came and what was late after it,
+        or nothing new for SETTLE_S seconds. Asks nobody."""
+        if not info.state.terminal:
+            return False
+        known = self._jobs.setdefault(info.id, _Job())
+        if known.moved_s is None:
+            known.moved_s = self.clock()
+        return known.looked_after if known.closed else self.clock() - known.moved_s >= SETTLE_S
+
+    def _wide_due(self, now_s: float) -> bool:
+        return self._wide_at is None or now_s - self._wide_at >= WIDE_S
+
+    def _new(self, entry: dict[str, Any]) -> LogLine | None:
+        """An entry as a line, and kept in mind; None where it came before."""
+        line = to_line(entry)
+        known = self._jobs.setdefault(line.job, _Job())
+        moment = moment_of(line.time)
+        key = (moment or 0, str(entry.get("logName", "")), str(entry.get("insertId", "")))
+        if key in known.seen:
+            return None
+        known.seen[key] = None
+        known.newest = max(known.newest, moment or 0)
+        known.moved_s = self.clock()
+        known.closed = known.closed or line.closing
+        return line
+
+    def _filter(self, wide: bool) -> str:
+        least = 0 if self.since is None else (moment_of(self.since.astimezone(timezone.utc).isoformat()) or 0)
+        jobs = []
+        for job_id in self.job_ids:
+            named, start = f"resource.labels.{_ID[self.resource]}={_quoted(job_id)}", self._jobs[job_id].start(wide)
+            start = max(start, least)
+            jobs.append(f'({named} AND timestamp>="{time_of(start)}")' if start else named)
+        terms = [f'resource.type="{self.resource}"', f"({' OR '.join(jobs)})"]
+        if self.severity:
+            terms.append(f"severity>={self.severity}")
+        if self.task:
+            terms.append(f"{_TASK[self.resource]}={_quoted(self.task)}")
+        return " AND ".join(terms)
+
+    def _entries(self, text: str) -> Iterator[list[dict[str, Any]]]:
         body = {
-            "resourceNames": [f"projects/{self.session.project}"], "filter": " AND ".join(terms),
+            "resourceNames": [f"projects/{self.session.project}"], "filter": text,
             "orderBy": "timestamp asc", "pageSize": PAGE_SIZE,
         }
-        found: list[dict[str, Any]] = []
         while True:
             request = self.session.log_entries.list(body=body)
             reply = execute(request, "reading the log of", ", ".join(self.job_ids), "grant roles/logging.viewer")
-            found += reply.get("entries", [])
+            yield reply.get("entries", [])
             if not reply.get("nextPageToken"):
-                return found
+                return
             body = {**body, "pageToken": reply["nextPageToken"]}
 
 
-def _key(entry: dict[str, Any]) -> str:
-    return f"{entry.get('timestamp', '')} {entry.get('insertId', '')}"
+def follow(
+    reader: LogReader, look: Callable[[], JobInfo], sleep: Callable[[float], None] = time.sleep,
+    poll_s: float = POLL_S,
+) -> Iterator[list[LogLine]]:
+    """The lines of one job as they come, until it ended and its log is whole; outages are waited out.
 
+    Args:
+        reader: of that job alone.
+        look: asks the service how the job is.
 
-def _earlier(time: str) -> str:
-    """A timestamp in UTC moved back by LATE_S, to the second."""
-    moment = datetime.strptime(time[:19], "%Y-%m-%dT%H:%M:%S") - timedelta(seconds=LATE_S)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    Raises:
+        AuthError, NotFoundError, ServiceError: as jobs.service.execute.
+    """
+    while True:
+        info = None
+        try:
+            # In this order: what an ended job had written by then is read after its end.
+            info = look()
+            yield from reader.pages()
+        except OutageError:
+            info = None
+        if info is not None and reader.finished(info):
+            return
+        sleep(poll_s)
 
 
 def to_line(entry: dict[str, Any]) -> LogLine:
@@ -89,3 +249,12 @@ def to_line(entry: dict[str, Any]) -> LogLine:
     task = labels.get("task_name") or entry.get("labels", {}).get("build_step", "")
     job = labels.get(_ID.get(resource.get("type", ""), "job_id"), "")
     return LogLine(entry.get("timestamp", ""), entry.get("severity", "DEFAULT"), task, str(text).rstrip(), job)
+
+
+def _remembered(mark: Mark) -> _Job:
+    return _Job(mark.newest, mark.looked, dict.fromkeys(mark.seen), closed=mark.closed)
+
+
+def _quoted(value: str) -> str:
+    """A string of the query language (https://cloud.google.com/logging/docs/view/logging-query-language)."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

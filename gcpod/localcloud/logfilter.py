@@ -131,10 +131,10 @@ def _compare(field: str, operator: str, wanted: str, error: Callable[[], ApiErro
         rank = SEVERITIES.index(wanted)
         return lambda entry: _ordered(operator, SEVERITIES.index(entry.get("severity", "DEFAULT")), rank)
     if field in _TIMES:
-        moment = _moment(wanted)
+        moment = moment_of(wanted)
         if moment is None or operator == ":":
             raise error()
-        return lambda entry: _holds(operator, _moment(_value(entry, field) or ""), moment)
+        return lambda entry: _holds(operator, moment_of(_value(entry, field) or ""), moment)
     if operator == ":":
         return lambda entry: wanted.lower() in (_value(entry, field) or "").lower()
     return lambda entry: _holds(operator, _value(entry, field), wanted)
@@ -152,7 +152,7 @@ def _ordered(operator: str, left: Any, right: Any) -> bool:
     return results[operator]
 
 
-def _moment(text: str) -> tuple[datetime, int] | None:
+def moment_of(text: str) -> tuple[datetime, int] | None:
     """A point in time that can be compared: seconds in UTC, and nanoseconds."""
     match = _TIME.fullmatch(text)
     if match is None:

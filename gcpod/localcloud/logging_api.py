@@ -12,7 +12,7 @@ from typing import Any
 from gcpod.localcloud.discovery import load
 from gcpod.localcloud.http import Api, ApiError, Call, Reply
 from gcpod.localcloud.jobdb import EntryRecord, JobDatabase
-from gcpod.localcloud.logfilter import demanded, parse_filter
+from gcpod.localcloud.logfilter import demanded, moment_of, parse_filter
 from gcpod.localcloud.paging import page_of
 from gcpod.localcloud.scheduler import project_number
 
@@ -58,7 +58,7 @@ def _list(sources: Iterable[_Source], body: dict[str, Any]) -> dict[str, Any]:
         raise ApiError(400, "resource_names is required.")
     wanted = parse_filter(text)
     found = [entry for source in sources for entry in source.entries(projects, text) if wanted(entry)]
-    found.sort(key=lambda entry: (entry["timestamp"], entry["insertId"]), reverse=order.endswith("desc"))
+    found.sort(key=lambda entry: (moment_of(entry["timestamp"]), entry["insertId"]), reverse=order.endswith("desc"))
     return page_of("entries", found, body.get("pageSize"), body.get("pageToken"), PAGE_SIZE, MAX_PAGE_SIZE)
 
 

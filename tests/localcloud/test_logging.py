@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gcpod.jobs.logs import LATE_S, LogReader
+from gcpod.jobs.logs import NEAR_S, LogReader
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.localcloud.jobdb import JobRecord
 from tests.jobs import session_of
@@ -93,11 +93,22 @@ def test_a_reader_gets_every_line_once(written: Written) -> None:
     assert [one.text for one in reader.poll()] == ["a", "b"]
     assert reader.poll() == []
     written.log(20, "same time, later")
-    written.log(20 - LATE_S + 1, "earlier time, later")
+    written.log(20 - NEAR_S + 1, "earlier time, later")
     assert sorted(one.text for one in reader.poll()) == ["earlier time, later", "same time, later"]
     written.log(21, "next", severity="ERROR")
     [line] = reader.poll()
     assert (line.text, line.severity, line.task, line.time) == ("next", "ERROR", "workerpool0-0", TIME.format(21))
+
+
+def test_times_are_compared_as_such(written: Written) -> None:
+    written.database.clock = lambda: "2026-05-01T10:00:00.5Z"
+    written.database.log("1", "INFO", "t", ["second"])
+    written.database.clock = lambda: "2026-05-01T10:00:00Z"
+    written.database.log("1", "INFO", "t", ["first"])
+    written.database.clock = lambda: "2026-05-01T10:00:00.500000001Z"
+    written.database.log("1", "INFO", "t", ["third"])
+    assert written.texts() == ["first", "second", "third"]
+    assert written.texts(orderBy="timestamp desc") == ["third", "second", "first"]
 
 
 def test_a_reader_turns_pages(written: Written) -> None:
