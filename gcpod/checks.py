@@ -9,14 +9,14 @@ from gcpod.data.build import DatasetError
 from gcpod.data.manifest import DatasetManifest
 from gcpod.errors import GcpodError
 from gcpod.jobs.machines import (
-    check_machine,
     kind_of,
     runs_tensorflow,
     runtimes_for,
     small_regions,
     tensorflow_of,
 )
-from gcpod.jobs.request import KINDS
+from gcpod.jobs.request import machines_of
+from gcpod.jobs.rules import check_jobs
 from gcpod.layout import RunLayout, model_folder
 from gcpod.models.fetch import fetched_model
 from gcpod.models.start import address, check_fetched, checkpoint_files, zoo_model
@@ -25,7 +25,6 @@ from gcpod.prepare import (
     build_spec_dataset,
     check_spec_start,
     lint_context,
-    machines_of,
     render_spec_config,
     run_name,
 )
@@ -73,11 +72,9 @@ def _steps(spec: Spec) -> list[Finding]:
 
 
 def _machines(spec: Spec, settings: Settings) -> list[Finding]:
-    region, findings = settings.region.value, []
+    region = settings.region.value
     machines, notes = machines_of(spec, region)
-    for kind in KINDS:
-        findings += check_machine(machines[kind], region, f"{kind}.machine", evaluation=kind == "eval")
-    findings += _images(spec, machines["train"], region)
+    findings = check_jobs(spec, settings) + _images(spec, machines["train"], region)
     return findings + [Finding("J402", "note", f"{note.partition(':')[0]}.machine", note.partition(": ")[2],
                                "on Google Cloud the machine asked for runs") for note in notes]
 

@@ -17,19 +17,42 @@ def image_source(bucket: GcsUri, digest: str) -> GcsUri:
     return bucket / "builds" / f"{digest}.tar.gz"
 
 
+def dataset_folder(bucket: GcsUri, digest: str) -> GcsUri:
+    """Where the records and the label map of a dataset lie for all runs; ``digest`` is of its manifest."""
+    return _named(bucket / "datasets", digest)
+
+
+def packages_folder(bucket: GcsUri, digest: str) -> GcsUri:
+    """Where packages lie for all runs; ``digest`` is of their names and contents."""
+    return _named(bucket / "packages", digest)
+
+
+def _named(folder: GcsUri, digest: str) -> GcsUri:
+    if not digest:
+        raise ValueError(f"a folder in {folder} has a digest for its name, and none is known")
+    return folder / digest
+
+
 @dataclass(frozen=True)
 class RunLayout:
-    """Addresses of one run below its root, ``BUCKET/runs/RUN``.
+    """Addresses of one run: its own below its root, ``BUCKET/runs/RUN``, and those that it shares with other runs.
+
+    Attributes:
+        root: the run's own folder.
+        data_digest: names its dataset; "" where only the run's own addresses are asked for.
+        packages_digest: names its packages; "" as well.
 
     ``model`` and ``model/`` + ``logs`` agree with Vertex AI's AIP_MODEL_DIR, which is baseOutputDirectory + ``/model/``
     (https://cloud.google.com/vertex-ai/docs/training/code-requirements#environment-variables).
     """
 
     root: GcsUri
+    data_digest: str = ""
+    packages_digest: str = ""
 
     @classmethod
-    def of(cls, bucket: GcsUri, run_id: str) -> RunLayout:
-        return cls(bucket / "runs" / run_id)
+    def of(cls, bucket: GcsUri, run_id: str, data: str = "", packages: str = "") -> RunLayout:
+        return cls(bucket / "runs" / run_id, data, packages)
 
     @property
     def bucket(self) -> GcsUri:
@@ -38,8 +61,8 @@ class RunLayout:
 
     @property
     def data(self) -> GcsUri:
-        """Records and label map."""
-        return self.root / "data"
+        """Records and label map, of all runs on the dataset."""
+        return dataset_folder(self.bucket, self.data_digest)
 
     @property
     def label_map(self) -> GcsUri:
@@ -51,7 +74,8 @@ class RunLayout:
 
     @property
     def packages(self) -> GcsUri:
-        return self.root / "packages"
+        """Packages of the jobs, of all runs that use the same."""
+        return packages_folder(self.bucket, self.packages_digest)
 
     @property
     def checkpoint(self) -> GcsUri:
@@ -79,7 +103,7 @@ class RunLayout:
 
     @property
     def manifest(self) -> GcsUri:
-        """Written last: says that every upload before it is whole."""
+        """Written last: says that every upload before it is whole, and where records and packages lie."""
         return self.root / "manifest.json"
 
     def claim(self, intent: str) -> GcsUri:

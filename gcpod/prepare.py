@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from gcpod.data.build import DatasetRequest, build_dataset
 from gcpod.data.labelmap import read_pbtxt
 from gcpod.data.manifest import DatasetManifest
 from gcpod.data.model import SPLITS
-from gcpod.errors import ConfigError, SpecError
-from gcpod.jobs.machines import offered, tpu_cores
-from gcpod.jobs.request import KINDS, JobPlan, Kind, image_uri, plan_job, to_request
+from gcpod.errors import ConfigError, PackageError, SpecError
+from gcpod.jobs.machines import tpu_cores
+from gcpod.jobs.request import JobPlan, Kind, image_uri, kinds_of, machines_of, plan_job, to_request
+from gcpod.jobs.rules import refuse_jobs
 from gcpod.layout import RunLayout
 from gcpod.models.fetch import FetchedModel, fetched_model
 from gcpod.models.start import (
@@ -41,6 +42,7 @@ from gcpod.spec import MachineSpec, Spec, TrainSpec, whole_blocks
 from gcpod.status import Finding
 from gcpod.storage.known import local_files
 from gcpod.storage.plan import LocalFile
+from gcpod.uris import GcsUri
 
 Say = Callable[[str], None]
 Fetch = Callable[[ZooModel], FetchedModel]
@@ -69,6 +71,10 @@ class Workdir:
 
     def tensorboard(self, run_id: str) -> Path:
         return self.run(run_id) / "tensorboard"
+
+    def log(self, run_id: str, intent: str) -> Path:
+        """Of one attempt of a job; ``intent`` such as train-1."""
+        return self.run(run_id) / "logs" / f"{intent}.log"
 
     def result(self, run_id: str) -> Path:
         return self.run(run_id) / "result.json"
@@ -124,6 +130,7 @@ def render_spec_config(
         SpecError: the zoo has no such model.
     """
     template, where = template_text(spec.model.template, spec.folder)
+    layout = replace(layout, data_digest=manifest.digest)
     start, steps = start_of(spec, layout, fetched), whole_blocks(spec.train.steps)
     version = {"train_config.fine_tune_checkpoint_version": start.version} if start.version else {}
     return render_config(template, RenderRequest(
@@ -150,7 +157,7 @@ def lint_context(spec: Spec, manifest: DatasetManifest, machine: MachineSpec) ->
     """What a run's config is for."""
     return LintContext(
         num_labels=manifest.num_classes, tpu_cores=tpu_cores(machine), tensorflow="2",
-        gpus=0 if machine.is_tpu or not machine.accelerator else machine.count,
+        gpus=0 if machine.is_tpu or not machine.accelerator else machine.count * (spec.train.workers + 1),
         schema=schema_of(own_sources(spec)["source"]),
     )
 
@@ -210,44 +217,89 @@ class Prepared:
     def package_uris(self, paths: Sequence[Path]) -> tuple[str, ...]:
         return tuple(str(self.layout.packages / path.name) for path in paths)
 
-    def plan(self, kind: Kind, attempt: int = 1, train_attempt: int = 1) -> JobPlan:
+    def plan(self, kind: Kind, attempt: int = 1, train_attempt: int = 1, checkpoint: str = "") -> JobPlan:
+        """One of the run's jobs; see request.plan_job.
+
+        Raises:
+            SpecError: there is no such checkpoint or job.
+        """
         # The trainer image holds the launcher and pycocotools; only Python-package mode needs them sent along.
         packages = self.packages
         sent = self.package_uris(packages.paths if self.spec.runtime.mode == "package" else packages.for_image)
         train = attempt if kind == "train" else train_attempt
-        return plan_job(kind, attempt, self.spec, self.layout, self.machines[kind], sent, self.run_id, train)
+        return plan_job(kind, attempt, self.spec, self.layout, self.machines, sent, self.run_id, train, checkpoint)
 
-    def request(self, kind: Kind, settings: Settings, attempt: int = 1, train_attempt: int = 1) -> dict[str, Any]:
-        """The body of customJobs.create, as it would go over the wire."""
-        project, region = settings.project.value, settings.region.value
-        image = image_uri(self.spec, self.runtime, self.machines[kind], project, region)
-        return to_request(self.plan(kind, attempt, train_attempt), self.spec, self.layout, self.run_id, image)
+    def request(
+        self, kind: Kind, settings: Settings, attempt: int = 1, train_attempt: int = 1, checkpoint: str = "",
+    ) -> dict[str, Any]:
+        """The body of customJobs.create, as it would go over the wire.
 
-    def files(self, config_path: Path) -> list[LocalFile]:
-        """Everything to upload, with its address."""
+        Raises:
+            SpecError: as for plan.
+        """
+        def image(machine: MachineSpec) -> str:
+            return image_uri(self.spec, self.runtime, machine, settings.project.value, settings.region.value)
+
+        plan = self.plan(kind, attempt, train_attempt, checkpoint)
+        return to_request(plan, self.spec, self.layout, self.run_id, image)
+
+    def files(self, config_path: Path) -> list[tuple[GcsUri, list[LocalFile]]]:
+        """Everything to upload, with its address, by folder; what the config names comes before it."""
         shards = [self.manifest.folder / shard.name for shard in self.manifest.shards]
-        pairs = [
-            *((path, self.layout.data / path.name) for path in (*shards, self.manifest.label_map_path)),
-            (config_path, self.layout.config),
-            *((path, self.layout.packages / path.name) for path in self.packages.paths),
-            *((path, self.layout.checkpoint / path.name) for path in checkpoint_files(self.spec)),
-        ]
-        return local_files(pairs)
+        layout, label_map = self.layout, self.manifest.label_map_path
+        pairs: dict[GcsUri, list[tuple[Path, GcsUri]]] = {
+            layout.data: [*((path, layout.data / path.name) for path in shards), (label_map, layout.label_map)],
+            layout.packages: [(path, layout.packages / path.name) for path in self.packages.paths],
+            layout.root: [
+                *((path, layout.checkpoint / path.name) for path in checkpoint_files(self.spec)),
+                (config_path, layout.config),
+            ],
+        }
+        return [(folder, local_files(files)) for folder, files in pairs.items()]
 
 
-def machines_of(spec: Spec, region: str) -> tuple[dict[Kind, MachineSpec], tuple[str, ...]]:
-    """The machine each job will run on in a region, and what to say where it is another than asked."""
-    asked: dict[Kind, MachineSpec] = {
-        "train": spec.train.machine, "eval": spec.eval.machine, "export": spec.export.machine,
-    }
-    answers = {kind: offered(machine, region) for kind, machine in asked.items()}
-    notes = tuple(f"{kind}: {note}" for kind, (_, note) in answers.items() if note)
-    return {kind: machine for kind, (machine, _) in answers.items()}, notes
+def packages_digest(packages: Packages) -> str:
+    """SHA-256, in hexadecimal, of the packages' names and contents, in their order.
+
+    Raises:
+        PackageError: one of them cannot be read.
+    """
+    total = hashlib.sha256()
+    for path in packages.paths:
+        try:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as e:
+            raise PackageError("reading", path, e.strerror or str(e), "run the command again") from e
+        total.update(f"{path.name} {content}\n".encode())
+    return total.hexdigest()
 
 
 _NOT_LEARNED = frozenset({"machine", "timeout_hours", "schedule", "stall_minutes", "cancel_on_nan"})
 _LATER = frozenset({"workers", "module", "arguments"})
 """Keys of the training that count where they are set: runs made before they were there keep their names."""
+
+
+def is_learned(key: str) -> bool:
+    """Whether a dotted key of gcpod.yaml can be part of a run's name beside its data and packages."""
+    part, _, rest = key.partition(".")
+    if part == "model":
+        return rest != "zoo_mirror"
+    return part == "runtime" or (part == "train" and rest.partition(".")[0] not in _NOT_LEARNED)
+
+
+def learned(spec: Spec) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What of model, train and runtime decides what is learned, and so counts for the run's name.
+
+    Raises:
+        SpecError, PackageError: the zoo has no such model, or a mirror of it no allowed address.
+    """
+    model = {**asdict(spec.model), "fine_tune_checkpoint_type": start_type(spec)}
+    del model["zoo_mirror"]
+    train = {
+        k: v for k, v in asdict(spec.train).items()
+        if k not in _NOT_LEARNED and not (k in _LATER and v == getattr(TrainSpec(), k))
+    }
+    return model, train, {"name": spec.runtime.name, "mode": spec.runtime.mode, "image": spec.runtime.image}
 
 
 def run_name(spec: Spec, dataset_digest: str) -> str:
@@ -258,15 +310,8 @@ def run_name(spec: Spec, dataset_digest: str) -> str:
     Raises:
         SpecError, PackageError: as for render_spec_config.
     """
-    model = {**asdict(spec.model), "fine_tune_checkpoint_type": start_type(spec)}
-    del model["zoo_mirror"]
     template, _ = template_text(spec.model.template, spec.folder)
-    train = {
-        k: v for k, v in asdict(spec.train).items()
-        if k not in _NOT_LEARNED and not (k in _LATER and v == getattr(TrainSpec(), k))
-    }
-    runtime = {"name": spec.runtime.name, "mode": spec.runtime.mode, "image": spec.runtime.image}
-    inputs = [dataset_digest, template, model, train, runtime]
+    inputs = [dataset_digest, template, *learned(spec)]
     if own := sources_digest(**own_sources(spec)):
         inputs.append(own)
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -294,6 +339,7 @@ def prepare(
     model = zoo_model(spec)
     checkpoint_files(spec)
     runtime = find_runtime(spec.runtime.name)
+    refuse_jobs(spec, settings)
     manifest = build_spec_dataset(spec)
     counts = ", ".join(f"{manifest.images[split]} {split}" for split in SPLITS)
     labels = ", ".join(manifest.read_label_map().names)
@@ -306,7 +352,7 @@ def prepare(
     packages = ensure_packages(runtime, python, cache or cache_dir(), **own_sources(spec))
     say(f"packages: {', '.join(map(_told, packages.paths))}")
     chosen = run_id(run_name(spec, manifest.digest))
-    layout = RunLayout.of(settings.bucket_uri, chosen)
+    layout = RunLayout.of(settings.bucket_uri, chosen, manifest.digest, packages_digest(packages))
     config = render_spec_config(spec, manifest, layout)
     check_spec_start(config, spec)
     for finding in check_config(config, spec, manifest, machines["train"]):
@@ -328,9 +374,9 @@ def _told(package: Path) -> str:
     return f"{name} {version.partition('+')[0]}"
 
 
-def requests_of(prepared: Prepared, settings: Settings, kinds: Sequence[Kind] = KINDS) -> list[dict[str, Any]]:
-    """The requests of a first attempt, for ``--dry-run``."""
-    return [prepared.request(kind, settings) for kind in kinds]
+def requests_of(prepared: Prepared, settings: Settings, kinds: Sequence[Kind] = ()) -> list[dict[str, Any]]:
+    """The requests of a first attempt, for ``--dry-run``; by default of all the run's jobs."""
+    return [prepared.request(kind, settings) for kind in kinds or kinds_of(prepared.spec)]
 
 
 def write_config(prepared: Prepared) -> Path:

@@ -10,11 +10,11 @@ import pytest
 from gcpod.checks import check
 from gcpod.data.model import Box
 from gcpod.demo import demo_spec
-from gcpod.errors import ConfigError
+from gcpod.errors import ConfigError, SpecError
 from gcpod.layout import RunLayout
 from gcpod.prepare import build_spec_dataset, check_config, prepare, render_spec_config
 from gcpod.settings import Setting, Settings
-from gcpod.spec import DataSpec, MachineSpec, PackagesSpec, RuntimeSpec, Spec
+from gcpod.spec import DataSpec, JobsSpec, MachineSpec, PackagesSpec, RuntimeSpec, Spec
 from gcpod.uris import GcsUri
 from tests.data.making import Dataset
 
@@ -61,6 +61,9 @@ def test_the_batch_is_held_against_the_gpus_of_the_machine(spec: Spec) -> None:
     six = replace(spec, train=replace(spec.train, machine=gpus, batch_size=6))
     assert ("C208", "error") in codes(six, "us-central1")
     assert codes(replace(six, train=replace(six.train, batch_size=8)), "us-central1") == []
+    together = replace(six, train=replace(six.train, batch_size=8, workers=2))
+    assert codes(together, "us-central1") == [("C208", "error")]
+    assert codes(replace(together, train=replace(together.train, batch_size=24)), "us-central1") == []
 
 
 def test_a_run_is_held_against_the_source_that_it_packages(spec: Spec) -> None:
@@ -112,3 +115,14 @@ def test_a_config_that_would_end_the_job_is_told_before_anything_is_sent(spec: S
         prepare(odd, settings("local"))
     assert caught.value.code == "C203"
     assert ("C203", "error") in codes(odd, "local")
+
+
+def test_rules_of_the_jobs_are_told_and_end_a_run_before_its_dataset_is_built(spec: Spec) -> None:
+    labelled = replace(spec, jobs=JobsSpec(labels={"Team": "birds"}))
+    assert codes(labelled, "us-central1") == [("E101", "error")]
+    with pytest.raises(SpecError, match=r"E101: planning the jobs by jobs\.labels: 'Team' is no name of a label"):
+        prepare(replace(labelled, data=DataSpec(images="absent")), settings("us-central1"))
+    elsewhere = replace(spec, data=DataSpec(images="absent"))
+    with pytest.raises(SpecError, match="the nearest that runs: cloud-tpu with 8 x TPU_V2") as caught:
+        prepare(elsewhere, settings("us-west2"))
+    assert caught.value.code == "J402"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from gcpod.demo import demo_spec
 from gcpod.jobs.machines import listed
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.specfile import render_spec
+from gcpod.spec import RecoverySpec
+from gcpod.specfile import load_spec, render_spec
 from tests.data.making import Dataset
 from tests.jobs import session_of
 
@@ -166,6 +168,21 @@ def test_money_becomes_time_limits(gcpod: Any, project: Path, prices: Path) -> N
     assert [one["body"]["labels"] for one in free] == [one["body"]["labels"] for one in dry]
 
 
+def test_machines_beside_the_first_are_told_and_paid_for(gcpod: Any, project: Path, prices: Path) -> None:
+    in_google(project)
+    path = project / "gcpod.yaml"
+    spec = load_spec(path)
+    train = replace(spec.train, machine=spec.eval.machine, workers=2, batch_size=15)
+    path.write_text(render_spec(replace(spec, train=train, eval=replace(spec.eval, beside="pool"))), encoding="utf-8")
+    train_job, export = gcpod("run", "--dry-run", "--prices", prices).json
+    pools = train_job["body"]["jobSpec"]["workerPoolSpecs"]
+    assert [pool.get("replicaCount") for pool in pools] == ["1", "2", None, "1"]
+    assert (train_job["cost"]["per_hour"], export["cost"]["per_hour"]) == ("2.4", "0.2")
+    # 2.4 and 0.2 an hour: 4 hours of both, of which the export keeps two.
+    limited = gcpod("run", "--dry-run", "--prices", prices, "--max-cost", "10").json
+    assert [one["body"]["jobSpec"]["scheduling"]["timeout"] for one in limited] == ["14400s", "7200s"]
+
+
 @pytest.mark.parametrize("amount", ["0", "-1", "nan", "1e9", "ten", ""])
 def test_what_is_no_money(gcpod: Any, project: Path, amount: str) -> None:
     refused = gcpod("run", "--local", "--max-cost", amount)
@@ -190,6 +207,9 @@ def test_a_job_is_submitted_with_its_limit(gcpod: Any, project: Path, prices: Pa
     def fails(*_: object) -> Path:
         raise errors.PackageError("making the runtime", "tf2.15", "there is none", "try again")
 
+    path = project / "gcpod.yaml"
+    spec = replace(load_spec(path), recovery=RecoverySpec(attempts=1))
+    path.write_text(render_spec(spec), encoding="utf-8")
     with JobCloud(tmp_path / "cloud", cache=tmp_path / "empty", environment_of=fails) as cloud:
         ran = gcpod("run", "--endpoint", cloud.url, "--max-cost", "0.6", "--prices", prices)
         session = session_of(cloud.url, "local-project")

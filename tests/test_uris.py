@@ -53,16 +53,35 @@ def test_joining_and_prefixes() -> None:
     assert str(bucket) == "gs://bucket"
 
 
-def test_a_run_lies_below_one_prefix() -> None:
+def test_what_is_a_runs_own_lies_below_one_prefix() -> None:
     layout = RunLayout.of(GcsUri("bucket", "team"), "run-1")
     assert str(layout.root) == "gs://bucket/team/runs/run-1"
     places = [
-        layout.data, layout.label_map, layout.config, layout.packages, layout.checkpoint, layout.model, layout.export,
-        layout.saved_model, layout.manifest, layout.claim("train-1"), layout.claim("train-2"), layout.marker(1),
+        layout.config, layout.checkpoint, layout.model, layout.export, layout.best, layout.stop(1), layout.saved_model,
+        layout.manifest, layout.claim("train-1"), layout.claim("train-2"), layout.marker(1),
     ]
     assert len(set(places)) == len(places)
     assert all(str(place).startswith(f"{layout.root}/") for place in places)
     assert str(layout.model) == f"{layout.root}/model"
+
+
+def test_records_and_packages_lie_beside_the_runs_below_their_digests() -> None:
+    bucket = GcsUri("bucket", "team")
+    layout = RunLayout.of(bucket, "run-1", "d1", "p1")
+    assert str(layout.data) == "gs://bucket/team/datasets/d1"
+    assert str(layout.label_map) == "gs://bucket/team/datasets/d1/label_map.pbtxt"
+    assert str(layout.packages) == "gs://bucket/team/packages/p1"
+    other = RunLayout.of(bucket, "run-2", "d1", "p1")
+    assert (other.data, other.packages) == (layout.data, layout.packages)
+    assert RunLayout.of(GcsUri("bucket"), "run-1", "d1").data == GcsUri("bucket", "datasets/d1")
+
+
+def test_a_layout_that_knows_no_digest_gives_no_address() -> None:
+    layout = RunLayout.of(GcsUri("bucket"), "run-1")
+    with pytest.raises(ValueError, match="datasets"):
+        _ = layout.data
+    with pytest.raises(ValueError, match="packages"):
+        _ = layout.packages
 
 
 @given(st.text(max_size=30) | st.text("./a~", max_size=12))
@@ -112,7 +131,7 @@ def test_small_facts_of_the_records() -> None:
 
 def test_each_kind_of_failure_has_an_exit_code_of_its_own() -> None:
     kinds = [cls for cls in GcpodError.__subclasses__() if cls.__module__ == "gcpod.errors"]
-    assert len({cls.exit_code for cls in kinds}) == len({cls.code for cls in kinds}) == len(kinds) == 11
+    assert len({cls.exit_code for cls in kinds}) == len({cls.code for cls in kinds}) == len(kinds) == 12
     assert all(2 < cls.exit_code < 126 for cls in kinds)
 
 

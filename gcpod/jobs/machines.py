@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gcpod.runtimes import all_runtimes
 from gcpod.spec import MachineSpec
 from gcpod.status import Finding
 
+_CORES_OF_A_BOARD = 8
 
 @lru_cache
 def _table() -> dict[str, Any]:
@@ -27,6 +29,15 @@ def tpu_cores(machine: MachineSpec) -> int:
             product *= int(side) if side.isdigit() else 0
         return product
     return machine.count if machine.is_tpu else 0
+
+
+def is_pod(machine: MachineSpec) -> bool:
+    """Whether a TPU is more than one machine holds: 8 cores of v2 or v3, the chips that a v5e's type ends with
+    (https://cloud.google.com/vertex-ai/docs/training/training-with-tpu-vm)."""
+    if machine.tpu_topology is None:
+        return machine.is_tpu and machine.count > _CORES_OF_A_BOARD
+    chips = re.search(r"-([0-9]+)t$", machine.type)
+    return chips is not None and tpu_cores(machine) > int(chips[1])
 
 
 def kind_of(machine: MachineSpec) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gcpod.jobs.machines import (
     accelerators,
     check_machine,
+    is_pod,
     kind_of,
     listed,
     nearest,
@@ -197,3 +198,16 @@ def test_runtimes_that_have_an_image_for_a_machine() -> None:
     assert [runs_tensorflow(v5e, one) for one in ("2.9.1", "2.12.1", "2.15", "2.15.1", "3.0")] == [
         False, False, True, True, True,
     ]
+
+
+@pytest.mark.parametrize(("machine", "pod"), [
+    (MachineSpec("cloud-tpu", "TPU_V2", 8), False), (MachineSpec("cloud-tpu", "TPU_V3", 32), True),
+    (MachineSpec("ct5lp-hightpu-1t", tpu_topology="1x1"), False),
+    (MachineSpec("ct5lp-hightpu-4t", tpu_topology="2x2"), False),
+    (MachineSpec("ct5lp-hightpu-4t", tpu_topology="2x4"), True),
+    (MachineSpec("ct5lp-hightpu-8t", tpu_topology="2x4"), False),
+    (MachineSpec("n1-standard-8", "NVIDIA_TESLA_V100", 8), False), (MachineSpec("a2-megagpu-16g"), False),
+    (MachineSpec("a2-megagpu-16g", "NVIDIA_TESLA_A100", 16), False),
+])
+def test_a_tpu_of_several_machines_is_a_pod(machine: MachineSpec, pod: bool) -> None:
+    assert is_pod(machine) is pod

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gcpod.errors import AuthError, GcpodError, OutageError, ServiceError, SpecError
-from gcpod.jobs.budget import MIN_TIMEOUT_S, JobCost, capped, job_costs, limit, worst_of
+from gcpod.jobs.budget import MIN_TIMEOUT_S, JobCost, budget_of, capped, job_costs, limit, worst_of
 from gcpod.jobs.catalogue import fetch_skus, read_sku, refresh, to_table
 from gcpod.jobs.machines import accelerators, shapes
 from gcpod.jobs.prices import (
@@ -34,10 +34,11 @@ from gcpod.jobs.prices import (
     worst_cost,
     write_prices,
 )
-from gcpod.jobs.request import KINDS
+from gcpod.jobs.request import KINDS, Kind
 from gcpod.localcloud.billing_api import local_catalogue
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.spec import MachineSpec, Spec
+from gcpod.settings import Setting, Settings
+from gcpod.spec import EvalSpec, MachineSpec, ScheduleSpec, Spec, TrainSpec
 from tests.jobs import Faults, session_of
 
 REGION, PATH = "us-central1", Path("prices.yaml")
@@ -317,8 +318,8 @@ def odd_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobCloud]:
 
 
 @pytest.mark.parametrize(("content", "missing", "kind", "found"), [
-    (b'{"skus": [{}]}', 9, OutageError, "no answer"), (b'{"skus": [', 0, ServiceError, "no list of SKUs"),
-    (b"[]", 0, ServiceError, "no list of SKUs"), (b'{"skus": {}}', 0, ServiceError, "no list of SKUs"),
+    (b'{"skus": [{}]}', 9, OutageError, "no answer"), (b'{"skus": [', 0, ServiceError, "unreadable answer"),
+    (b"[]", 0, ServiceError, "no JSON object"), (b'{"skus": {}}', 0, ServiceError, "no list of SKUs"),
     (b'{"skus": [], "nextPageToken": "a"}', 0, ServiceError, "do not come to an end"),
     (b'{"skus": [], "nextPageToken": 7}', 0, ServiceError, "do not come to an end"),
     (b'{"skus": [{}, 5]}', 0, ServiceError, "none of its 1 SKUs"), (b"{}", 0, ServiceError, "none of its 0 SKUs"),
@@ -382,3 +383,70 @@ def test_an_unknown_price_is_not_limited() -> None:
     assert isinstance(worst_of(costs), Unknown)
     with pytest.raises(SpecError, match=r"J408: limiting the cost of the export job on n1-standard-8: .* lack"):
         limit(costs, Decimal(1000))
+
+
+MACHINES: dict[Kind, MachineSpec] = {"train": T4, "eval": MachineSpec("n1-standard-4"), "export": T4}
+
+
+def test_every_machine_of_a_job_is_paid_for() -> None:
+    spec = Spec(train=TrainSpec(workers=2), eval=EvalSpec(beside="pool"))
+    train, export = job_costs(spec, MACHINES, REGION, TABLE)
+    # Three of T4's 1.01849885 and one n1-standard-4 of 0.21849885.
+    assert (train.kind, train.per_hour, export.kind) == ("train", euros("3.27399540"), "export")
+    assert train.worst == euros("78.57588960")
+    assert train.machines == f"{T4} and 2 x ({T4}) and 1 x (n1-standard-4)"
+    alone, evaluation, _ = job_costs(replace(spec, eval=EvalSpec()), MACHINES, REGION, TABLE)
+    assert (alone.per_hour, evaluation.per_hour) == (euros("3.05549655"), euros("0.21849885"))
+    assert evaluation.machines == "n1-standard-4"
+    # The evaluator shares the time of the job it belongs to.
+    limited = capped(spec, limit([train, export], Decimal(10)))
+    assert limited.eval.timeout_hours == limited.train.timeout_hours < 3
+    waiting = replace(spec, eval=EvalSpec(beside="pool", timeout_hours=0.5))
+    assert capped(waiting, [train, export]).eval.timeout_hours == 0.5
+
+
+def test_strategies_have_prices_of_their_own() -> None:
+    def train(strategy: str, machine: MachineSpec) -> JobCost:
+        spec = Spec(train=TrainSpec(schedule=ScheduleSpec(strategy)))
+        return job_costs(spec, {**MACHINES, "train": machine}, REGION, TABLE)[0]
+
+    v5e = train("spot", MachineSpec("ct5lp-hightpu-4t", tpu_topology="2x2"))
+    assert (v5e.per_hour, v5e.machines) == (euros("1.5"), "ct5lp-hightpu-4t with 2x2 as spot")
+    assert train("spot", T4).per_hour == Unknown(
+        "the prices of 2026-11-21 lack n1-standard-4 in us-central1 as spot")
+    assert isinstance(train("flex_start", T4).per_hour, Unknown)
+    assert train("standard", T4).per_hour == euros("1.01849885")
+    with pytest.raises(SpecError, match=r"limiting the cost of the train job on .* as flex_start: machines had by"):
+        limit([train("flex_start", T4)], Decimal(100))
+
+
+def settings_of(region: str) -> Settings:
+    def known(value: str) -> Setting:
+        return Setting(value, "test")
+
+    return Settings(known("p"), known(region), known("gs://p-gcpod"), known(""), known(""))
+
+
+def test_a_budget_is_the_spec_that_keeps_to_it(tmp_path: Path) -> None:
+    prices, spec = tmp_path / "prices.yaml", Spec(train=TrainSpec(machine=T4), eval=EvalSpec(machine=T4))
+    prices.write_text(TEXT, encoding="utf-8")
+    whole = budget_of(spec, settings_of(REGION), prices=prices)
+    assert whole.spec is spec
+    assert whole.worst == worst_of(whole.costs) == euros("49.32494250")
+    kept = budget_of(spec, settings_of(REGION), prices=prices, max_cost=Decimal("10"))
+    assert isinstance(kept.worst, Money)
+    assert Decimal("9.99") < kept.worst.amount <= 10
+    assert kept == budget_of(spec, settings_of(REGION), prices=prices, max_cost="10")
+    assert kept.costs == budget_of(kept.spec, settings_of(REGION), prices=prices).costs
+    assert kept.table == load_prices(prices)
+    # The local region runs other machines, for which this table has no prices.
+    assert isinstance(budget_of(spec, settings_of("local"), prices=prices).worst, Unknown)
+
+
+@pytest.mark.parametrize("money", ["0", "-1", "NaN", "Infinity", "-Infinity"])
+def test_what_is_no_sum_of_money(money: str) -> None:
+    with pytest.raises(SpecError, match="that is no sum of money") as caught:
+        limit(costs_of(("1", 3600), ("1", 3600), ("1", 3600)), Decimal(money))
+    assert caught.value.code == "J408"
+    with pytest.raises(SpecError, match="that is no sum of money"):
+        budget_of(Spec(), settings_of(REGION), max_cost=money)

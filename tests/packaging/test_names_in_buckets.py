@@ -19,7 +19,7 @@ from gcpod.storage.transfer import upload_files
 from gcpod.uris import GcsUri
 
 LABELLED = Sdist("trainer", "1.0", {"trainer/__init__.py": b"x = 1\n"}).labelled()
-FOLDER = GcsUri("bench", "runs/r/packages")
+FOLDER = GcsUri("bench", "packages/digest")
 
 
 def get(url: str) -> bytes:
