@@ -21,6 +21,9 @@ from gcpod.errors import LocalCloudError
 from gcpod.localcloud.billing_api import billing_api, local_catalogue
 from gcpod.localcloud.builder import Builder
 from gcpod.localcloud.builds_api import builds_api
+from gcpod.localcloud.config import CloudConfig, Region
+from gcpod.localcloud.faults import Faulty, skewed_clock
+from gcpod.localcloud.faults_plan import FaultPlan
 from gcpod.localcloud.http import Api
 from gcpod.localcloud.jobdb import JobDatabase
 from gcpod.localcloud.jobs_api import jobs_api
@@ -28,7 +31,7 @@ from gcpod.localcloud.logging_api import logging_api
 from gcpod.localcloud.registry_api import Repositories, registry_api
 from gcpod.localcloud.runtime import ensure_environment
 from gcpod.localcloud.scheduler import LOCATION, EnvironmentOf, Scheduler
-from gcpod.localcloud.server import LocalCloud
+from gcpod.localcloud.server import LocalCloud, Plugin
 
 URL_FILE = "url"
 LOG_FILE = "server.log"
@@ -46,22 +49,30 @@ class JobCloud(LocalCloud):
         cache: the user's cache directory, for runtimes.
         environment_of: makes a runtime's interpreter.
         location: the region it stands for; Google's own SDK and gcloud accept no other name than a real region's.
-        middleware: wraps the ASGI application, for example to inject faults.
+        middleware: wraps the ASGI application.
+        config: the regions, in place of the one of `location`; builds, repositories and prices are those of the first.
+        faults: what shall go wrong; ``faulty`` has the log of what did since the last start.
     """
 
     def __init__(
         self, root: Path, port: int = 0, cache: Path | None = None, environment_of: EnvironmentOf = ensure_environment,
         location: str = LOCATION, middleware: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+        faults: FaultPlan | None = None, config: CloudConfig | None = None,
     ) -> None:
         self.last_request = time.monotonic()
         self.database: JobDatabase | None = None
         self.scheduler: Scheduler | None = None
         self.build_database: JobDatabase | None = None
         self.builder: Builder | None = None
-        self._cache, self._environment_of, self._location = cache or cache_dir(), environment_of, location
+        self._cache, self._environment_of = cache or cache_dir(), environment_of
+        self.config = config or CloudConfig((Region(location),))
+        self._location = self.config.home.name
+        self._faults, self._services = faults or FaultPlan(), list[Api]()
+        self.faulty = Faulty(self._faults, lambda _: None)
+        plugins = (self._jobs, self._builds, self._registry, self._logging, self._billing)
         super().__init__(
-            root, port, apis=(self._jobs, self._builds, self._registry, self._logging, self._billing),
-            middleware=lambda app: middleware(self._noting(app)),
+            root, port, apis=tuple(map(self._kept, plugins)),
+            middleware=lambda app: self._noting(self.faulty.wrap(middleware(app), self._services)),
         )
 
     def start(self) -> JobCloud:
@@ -70,6 +81,10 @@ class JobCloud(LocalCloud):
             if worker is not None:
                 worker.resume()
         return self
+
+    def stop(self) -> None:
+        self.faulty.close()
+        super().stop()
 
     def __enter__(self) -> JobCloud:
         return self.start()
@@ -80,11 +95,21 @@ class JobCloud(LocalCloud):
         busy = any(worker is not None and worker.active for worker in (self.scheduler, self.builder))
         return 0.0 if busy else time.monotonic() - self.last_request
 
+    def _kept(self, plugin: Plugin) -> Plugin:
+        def make(cloud: LocalCloud) -> Api:
+            self._services.append(api := plugin(cloud))
+            return api
+
+        return make
+
     def _jobs(self, cloud: LocalCloud) -> Api:
-        database = self.database = JobDatabase(self.root / "jobs.sqlite")
+        clock = skewed_clock(self._faults.clock.skew_s)
+        database = self.database = JobDatabase(self.root / "jobs.sqlite", clock)
         scheduler = self.scheduler = Scheduler(
-            database, self.root, self._cache, cloud.url, cloud.job_environment(), self._environment_of, self._location,
+            database, self.root, self._cache, cloud.url, cloud.job_environment(), self._environment_of, self.config,
         )
+        self.faulty, self._services = Faulty(self._faults, database.get), []
+        self.faulty.watch(scheduler)
         api = jobs_api(database, scheduler)
         api.close = self._close_jobs
         return api
@@ -97,7 +122,8 @@ class JobCloud(LocalCloud):
         self.scheduler = self.database = None
 
     def _builds(self, cloud: LocalCloud) -> Api:
-        database = self.build_database = JobDatabase(self.root / "builds.sqlite")
+        clock = skewed_clock(self._faults.clock.skew_s)
+        database = self.build_database = JobDatabase(self.root / "builds.sqlite", clock)
         self._repositories = Repositories(self.root / "registry.sqlite", self._location)
         builder = self.builder = Builder(
             database, cloud.store, self._cache, cloud.url, self._repositories.find, self._environment_of,
@@ -136,8 +162,10 @@ class JobCloud(LocalCloud):
 
 def serve(
     root: Path, port: int, ready_file: Path | None, idle_exit_s: float | None, announce: Callable[[str], None],
+    faults: FaultPlan | None = None, config: CloudConfig | None = None,
 ) -> None:
-    """Serves until SIGTERM, SIGINT or idleness; the base URL is written to files and announced once it serves.
+    """Serves until SIGTERM, SIGINT or idleness; the base URL is written to files and announced once it serves, and
+    after it every fault in force.
 
     Raises:
         LocalCloudError: the folder or the port is taken.
@@ -148,7 +176,7 @@ def serve(
     if not _held(root):
         (root / URL_FILE).unlink(missing_ok=True)
     try:
-        cloud = JobCloud(root, port).start()
+        cloud = JobCloud(root, port, faults=faults, config=config).start()
     except sqlite3.DatabaseError as e:
         raise LocalCloudError("opening the local cloud in", root, str(e), "move that folder away") from e
     with cloud:
@@ -158,6 +186,8 @@ def serve(
                 aside.write_text(cloud.url + "\n", encoding="ascii")
                 aside.replace(path)
         announce(cloud.url)
+        for line in (faults or FaultPlan()).lines():
+            announce(f"fault: {line}")
         while not stop.wait(1.0):
             if idle_exit_s is not None and cloud.idle_s > idle_exit_s:
                 break

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,24 @@ TERMINAL = frozenset({
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, project TEXT, body TEXT, state TEXT, created TEXT, started TEXT, ended TEXT, updated TEXT,
-    error_code INTEGER, error TEXT, starts INTEGER);
+    error_code INTEGER, error TEXT, starts INTEGER, location TEXT NOT NULL DEFAULT '',
+    preemptions INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS entries (
     number INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT, time TEXT, severity TEXT, task TEXT, text TEXT);
 CREATE INDEX IF NOT EXISTS entries_of_job ON entries (job, number);
 """
 
 
+_ADDED = {"location": "TEXT NOT NULL DEFAULT ''", "preemptions": "INTEGER NOT NULL DEFAULT 0"}
+"""Columns that files of earlier versions lack."""
+
+
 @dataclass(frozen=True)
 class JobRecord:
     """One job or build.
 
-    ``state`` has no JOB_STATE_ prefix, times are RFC 3339 or "", ``starts`` is how often it was started.
+    ``state`` has no JOB_STATE_ prefix, times are RFC 3339 or "", ``starts`` is how often it was started, of which
+    ``preemptions`` were for machines taken away; ``location`` is its region, "" for the only one that there was.
     """
 
     id: str
@@ -44,6 +50,12 @@ class JobRecord:
     error_code: int = 0
     error: str = ""
     starts: int = 0
+    location: str = ""
+    preemptions: int = 0
+
+
+_COLUMNS = ", ".join(one.name for one in fields(JobRecord))
+_BODY = [one.name for one in fields(JobRecord)].index("body")
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,10 @@ class JobDatabase:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        there = {row[1] for row in self._db.execute("PRAGMA table_info(jobs)")}
+        for name, kind in _ADDED.items():
+            if name not in there:
+                self._db.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
         self._lock = threading.RLock()
         self.clock = clock
 
@@ -80,17 +96,17 @@ class JobDatabase:
 
     def add(self, job: JobRecord) -> None:
         with self._lock, self._db:
-            self._db.execute("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?)", _row(job))
+            self._put(job)
 
     def get(self, job_id: str) -> JobRecord | None:
         with self._lock:
-            row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return _job(row) if row else None
 
     def all(self) -> list[JobRecord]:
         """Every job, newest first."""
         with self._lock:
-            rows = self._db.execute("SELECT * FROM jobs ORDER BY created DESC, id DESC").fetchall()
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY created DESC, id DESC").fetchall()
         return [_job(row) for row in rows]
 
     def update(self, job_id: str, unless: Iterable[str] = TERMINAL, **changes: Any) -> JobRecord | None:
@@ -101,9 +117,14 @@ class JobDatabase:
                 return None
             job = replace(job, updated=self.clock(), **changes)
             with self._db:
-                self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-                self._db.execute("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?,?)", _row(job))
+                self._put(job)
             return job
+
+    def _put(self, job: JobRecord) -> None:
+        marks = ",".join("?" for _ in fields(JobRecord))
+        values = [getattr(job, one.name) for one in fields(JobRecord)]
+        values[_BODY] = json.dumps(job.body)
+        self._db.execute(f"INSERT OR REPLACE INTO jobs ({_COLUMNS}) VALUES ({marks})", values)
 
     def delete(self, job_id: str) -> None:
         with self._lock, self._db:
@@ -130,10 +151,5 @@ class JobDatabase:
         return [EntryRecord(*row) for row in rows]
 
 
-def _row(job: JobRecord) -> tuple[Any, ...]:
-    return (job.id, job.project, json.dumps(job.body), job.state, job.created, job.started, job.ended, job.updated,
-            job.error_code, job.error, job.starts)
-
-
 def _job(row: tuple[Any, ...]) -> JobRecord:
-    return JobRecord(row[0], row[1], json.loads(row[2]), *row[3:])
+    return JobRecord(*(json.loads(value) if n == _BODY else value for n, value in enumerate(row)))

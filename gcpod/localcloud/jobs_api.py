@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gcpod.errors import SpecError
+from gcpod.localcloud.config import Region
 from gcpod.localcloud.discovery import load
 from gcpod.localcloud.http import Api, ApiError, Call, Reply
 from gcpod.localcloud.jobdb import TERMINAL, JobDatabase, JobRecord
+from gcpod.localcloud.jobrules import check_job, without_nulls
 from gcpod.localcloud.logfilter import parse_filter
-from gcpod.localcloud.paging import page_of
 from gcpod.localcloud.scheduler import Scheduler, project_number
 from gcpod.localcloud.schema import EnumNumbers
-from gcpod.uris import GcsUri
 
 PREFIX = "aiplatform.projects.locations.customJobs"
 PAGE_SIZE = 100
+_KEPT = ("displayName", "jobSpec", "labels", "encryptionSpec")
 _PARENT = re.compile(r"projects/([^/]+)/locations/([^/]+)")
 _NAME = re.compile(r"projects/([^/]+)/locations/([^/]+)/customJobs/([^/]+)")
-_LABEL_KEY = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_LABEL_VALUE = re.compile(r"[a-z0-9_-]{0,63}")
-_TIMEOUT = re.compile(r"\d+(\.\d{1,9})?s")
 _SNAKE = (("displayName", "display_name"), ("createTime", "create_time"), ("updateTime", "update_time"),
           ("startTime", "start_time"), ("endTime", "end_time"))
+_FIELDS = re.compile(r"(?:display_?[nN]ame|state|(?:create|update|start|end)_?[tT]ime|labels\.[a-z][a-z0-9_-]{0,62})")
+_COMPARED = re.compile(r'"(?:[^"\\]|\\.)*"|([^\s=<>:()!"]+)\s*(?:>=|<=|!=|=~|!~|[=<>:])')
+"""Quoted text, which is passed over, or the field that is compared with something."""
+_TOKEN = re.compile(r"([0-9-]{10}T[0-9:.]{8,16}Z)~([0-9]{1,20})")
 
 _JOB_STATES = (
     "UNSPECIFIED", "QUEUED", "PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLING", "CANCELLED", "PAUSED",
@@ -83,33 +84,59 @@ def to_resource(job: JobRecord, location: str) -> dict[str, Any]:
     return resource
 
 
+def page(jobs: Sequence[JobRecord], size: str | None, token: str | None) -> tuple[list[JobRecord], str]:
+    """One page of jobs, newest first, and the token of the next; "" for none.
+
+    A token names the last job of its page, not a number of jobs: whatever comes or goes meanwhile, no job is listed
+    twice and none is left out.
+
+    Raises:
+        ApiError: 400 for a negative size or a token that this never gave.
+    """
+    wanted = min(int(size or 0) or PAGE_SIZE, PAGE_SIZE)
+    match = _TOKEN.fullmatch(token or "")
+    if wanted < 0 or (token and match is None):
+        raise ApiError(400, "Invalid page_size or page_token.")
+    left = [job for job in jobs if match is None or (job.created, job.id) < match.groups()]
+    found = left[:wanted]
+    return found, f"{found[-1].created}~{found[-1].id}" if len(left) > len(found) else ""
+
+
 class _CustomJobs:
     def __init__(self, database: JobDatabase, scheduler: Scheduler) -> None:
-        self.database, self.scheduler, self.location = database, scheduler, scheduler.location
+        self.database, self.scheduler, self.config = database, scheduler, scheduler.config
 
     def create(self, call: Call) -> Reply:
-        project = self._project(_PARENT, call.path["parent"])
-        body = {key: value for key, value in call.json.items() if key in ("displayName", "jobSpec", "labels",
-                                                                         "encryptionSpec")}
-        _check(body, self.location)
+        project, region = self._place(_PARENT, call.path["parent"])
+        body = {key: value for key, value in without_nulls(call.json).items() if key in _KEPT}
+        check_job(body, region)
         number = 10**18 + secrets.randbelow(8 * 10**18)
         time = self.database.clock()
-        job = JobRecord(str(number), project, body, "PENDING", created=time, updated=time)
-        self.database.add(job)
-        self.scheduler.start(job.id)
-        return Reply(value=to_resource(job, self.location))
+        job = JobRecord(str(number), project, body, "QUEUED", created=time, updated=time, location=region.name)
+        self.scheduler.submit(job)
+        return Reply(value=to_resource(job, region.name))
 
     def get(self, call: Call) -> Reply:
-        return Reply(value=to_resource(self._find(call), self.location))
+        return Reply(value=self._resource(self._find(call)))
 
     def list(self, call: Call) -> Reply:
-        number = project_number(self._project(_PARENT, call.path["parent"]))
-        wanted = parse_filter(call.query.get("filter", ""))
-        jobs = [job for job in self.database.all() if project_number(job.project) == number]
-        resources = [to_resource(job, self.location) for job in jobs]
-        found = [r for r in resources if wanted({**r, **{snake: r.get(camel) for camel, snake in _SNAKE}})]
-        size, token = call.query.get("pageSize"), call.query.get("pageToken")
-        return Reply(value=page_of("customJobs", found, size, token, PAGE_SIZE, PAGE_SIZE))
+        project, region = self._place(_PARENT, call.path["parent"])
+        text = call.query.get("filter", "")
+        for compared in _COMPARED.finditer(text):
+            if compared[1] and not _FIELDS.fullmatch(compared[1]):
+                raise ApiError(400, f"Invalid filter: there is no field {compared[1][:100]!r}.")
+        wanted = parse_filter(text)
+
+        def fits(job: JobRecord) -> bool:
+            if project_number(job.project) != project_number(project) or self.scheduler.region_of(job) is not region:
+                return False
+            resource = self._resource(job)
+            return wanted({**resource, **{snake: resource.get(camel) for camel, snake in _SNAKE}})
+
+        jobs = [job for job in self.database.all() if fits(job)]
+        found, token = page(jobs, call.query.get("pageSize"), call.query.get("pageToken"))
+        reply: dict[str, Any] = {"customJobs": [self._resource(job) for job in found]} if found else {}
+        return Reply(value=reply | ({"nextPageToken": token} if token else {}))
 
     def cancel(self, call: Call) -> Reply:
         self.scheduler.cancel(self._find(call).id)
@@ -121,78 +148,31 @@ class _CustomJobs:
             raise ApiError(400, f"The CustomJob {job.id} is in state JOB_STATE_{job.state}; cancel it first.",
                            reason="FAILED_PRECONDITION")
         self.database.delete(job.id)
-        name = f"projects/{project_number(job.project)}/locations/{self.location}/operations/{job.id}"
+        location = self.scheduler.region_of(job).name
+        name = f"projects/{project_number(job.project)}/locations/{location}/operations/{job.id}"
         empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
         return Reply(value={"name": name, "done": True, "response": empty})
 
+    def _resource(self, job: JobRecord) -> dict[str, Any]:
+        return to_resource(job, self.scheduler.region_of(job).name)
+
     def _find(self, call: Call) -> JobRecord:
         name = call.path["name"]
-        project = self._project(_NAME, name)
+        project, region = self._place(_NAME, name)
         job = self.database.get(name.rsplit("/", 1)[-1])
-        if job is None or project_number(job.project) != project_number(project):
+        if job is None or project_number(job.project) != project_number(project) or (
+                self.scheduler.region_of(job) is not region):
             raise ApiError(404, f"The CustomJob does not exist. Resource name: {name}")
         return job
 
-    def _project(self, pattern: re.Pattern[str], name: str) -> str:
+    def _place(self, pattern: re.Pattern[str], name: str) -> tuple[str, Region]:
+        """The project and the region of a resource name."""
         match = pattern.fullmatch(name)
         if match is None:
             raise ApiError(400, f"Invalid resource name: {name}")
-        if match.group(2) != self.location:
-            raise ApiError(400, f"The region {match.group(2)} is not served here; the only one is {self.location!r}.")
-        return match.group(1)
-
-
-def _check(body: dict[str, Any], location: str) -> None:
-    """What the schema cannot say."""
-    if not body.get("displayName") or len(body["displayName"]) > 128:
-        raise ApiError(400, "Field: custom_job.display_name; Message: it must have 1 to 128 characters.")
-    labels = body.get("labels", {})
-    if len(labels) > 64:
-        raise ApiError(400, "Field: custom_job.labels; Message: no more than 64 labels are allowed.")
-    for key, value in labels.items():
-        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
-            raise ApiError(400, f"Field: custom_job.labels; Message: {key}={value} is not a valid label.")
-    spec = body.get("jobSpec", {})
-    pools = spec.get("workerPoolSpecs", [])
-    if len(pools) != 1 or str(pools[0].get("replicaCount", "1")) != "1":
-        raise ApiError(400, f"Field: job_spec.worker_pool_specs; Message: the region {location} offers one replica.")
-    timeout = spec.get("scheduling", {}).get("timeout")
-    if timeout is not None and not _TIMEOUT.fullmatch(timeout):
-        raise ApiError(400, "Field: job_spec.scheduling.timeout; Message: it is no duration.")
-    base = spec.get("baseOutputDirectory", {}).get("outputUriPrefix")
-    if base is not None:
-        _check_uri("job_spec.base_output_directory", base)
-    _check_pool(pools[0], location)
-
-
-def _check_uri(field: str, text: str) -> None:
-    try:
-        GcsUri.parse(text)
-    except SpecError:
-        raise ApiError(400, f"Field: {field}; Message: {text[:200]} is no gs:// address.") from None
-
-
-def _check_pool(pool: dict[str, Any], location: str) -> None:
-    machine = pool.get("machineSpec", {})
-    kind = machine.get("machineType", "")
-    if not kind:
-        raise ApiError(400, "Field: worker_pool_specs[0].machine_spec.machine_type; Message: it is required.")
-    accelerator = machine.get("acceleratorType", "ACCELERATOR_TYPE_UNSPECIFIED")
-    if kind == "cloud-tpu" or accelerator != "ACCELERATOR_TYPE_UNSPECIFIED" or machine.get("tpuTopology"):
-        asked = kind if accelerator == "ACCELERATOR_TYPE_UNSPECIFIED" else f"{accelerator} on {kind}"
-        raise ApiError(400, f"Machine {asked} is not available in the region {location}, which offers CPU machines "
-                       "only.")
-    container, package = pool.get("containerSpec"), pool.get("pythonPackageSpec")
-    if bool(container) == bool(package):
-        raise ApiError(400, "Field: worker_pool_specs[0]; Message: give one of container_spec and python_package_spec.")
-    if container and not container.get("imageUri"):
-        raise ApiError(400, "Field: container_spec.image_uri; Message: it is required.")
-    if package and not (package.get("executorImageUri") and package.get("packageUris") and package.get("pythonModule")):
-        raise ApiError(400, "Field: python_package_spec; Message: executor_image_uri, package_uris and python_module "
-                       "are required.")
-    if package and len(package["packageUris"]) > 100:
-        raise ApiError(400, "Field: python_package_spec.package_uris; Message: no more than 100 are allowed.")
-    for uri in package["packageUris"] if package else ():
-        _check_uri("python_package_spec.package_uris", uri)
-    if not all(variable.get("name") for variable in (container or package or {}).get("env", [])):
-        raise ApiError(400, "Field: worker_pool_specs[0].env; Message: every variable needs a name.")
+        region = self.config.region(match[2])
+        if region is None:
+            names = [one.name for one in self.config.regions]
+            others = f"the only one is {names[0]!r}" if len(names) == 1 else f"those served are {', '.join(names)}"
+            raise ApiError(400, f"The region {match[2]} is not served here; {others}.")
+        return match[1], region

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import os
 import subprocess
 import sys
 import threading
@@ -28,18 +29,9 @@ class Command:
 
 
 def job_variables(job_id: str, project_number: str, location: str, job_spec: Mapping[str, Any]) -> dict[str, str]:
-    """The variables Vertex AI sets
+    """The variables Vertex AI sets in every replica
     (https://cloud.google.com/vertex-ai/docs/training/code-requirements#environment-variables)."""
-    task = {"type": "workerpool0", "index": 0, "trial": ""}
-    cluster = {"workerpool0": ["127.0.0.1:2222"]}
-    variables = {
-        "CLOUD_ML_PROJECT_ID": project_number,
-        "CLOUD_ML_JOB_ID": job_id,
-        "CLOUD_ML_REGION": location,
-        "CLUSTER_SPEC": json.dumps({"cluster": cluster, "environment": "cloud", "task": task}),
-        "TF_CONFIG": json.dumps({"cluster": {"chief": cluster["workerpool0"]}, "environment": "cloud",
-                                 "task": {"type": "chief", "index": 0}}),
-    }
+    variables = {"CLOUD_ML_PROJECT_ID": project_number, "CLOUD_ML_JOB_ID": job_id, "CLOUD_ML_REGION": location}
     base = job_spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
     if base:
         variables |= {
@@ -73,6 +65,7 @@ class Process:
             env=command.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True,  # so that Ctrl-C at the server's terminal does not kill the supervisor alone
         )
+        self._pipe = threading.Lock()
         # Vertex AI gives standard output the severity INFO and standard error ERROR.
         streams = (("INFO", self._popen.stdout), ("ERROR", self._popen.stderr))
         self._readers = [threading.Thread(target=_read, args=(stream, severity, say)) for severity, stream in streams]
@@ -81,8 +74,16 @@ class Process:
 
     def end(self) -> None:
         """Has the supervisor end the job: SIGTERM, and SIGKILL after its grace."""
-        if self._popen.stdin is not None and not self._popen.stdin.closed:
-            self._popen.stdin.close()
+        with self._pipe:
+            if self._popen.stdin is not None and not self._popen.stdin.closed:
+                self._popen.stdin.close()
+
+    def signal(self, number: int) -> None:
+        """Has the supervisor send a signal to the job's whole process group; harmless once it ended."""
+        with self._pipe:
+            if self._popen.stdin is not None and not self._popen.stdin.closed:
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(self._popen.stdin.fileno(), bytes([number]))
 
     def wait(self) -> int:
         """The exit code, once everything the job wrote has been said."""

@@ -1,6 +1,7 @@
 """A process between the local cloud and a job: when its standard input closes, the whole job goes.
 
-The local cloud holds the other end of that pipe, so a job never outlives it, however it dies.
+The local cloud holds the other end of that pipe, so a job never outlives it, however it dies. Each byte on the pipe is
+the number of a signal for the job's process group.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ def main(command: list[str]) -> int:
 
 def _end_with_input(child: subprocess.Popen[bytes]) -> None:
     # Not through sys.stdin: its lock, held here while the main thread exits, would abort the interpreter.
-    while os.read(0, 1024):
-        pass
+    while numbers := os.read(0, 1024):
+        for number in numbers:
+            _signal(child, number)
     _signal(child, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         child.wait(GRACE_S)
@@ -36,7 +38,7 @@ def _end_with_input(child: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(child: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):
         os.killpg(child.pid, number)
 
 

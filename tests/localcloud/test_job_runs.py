@@ -13,31 +13,38 @@ import pytest
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.localcloud.scheduler import MAX_RUNNING, MAX_STARTS, TASK, project_number
 from tests.jobs import shell_job
-from tests.localcloud.conftest import Raw
+from tests.localcloud.conftest import Answer, Raw
 from tests.waiting import until
 
-PATH = "/v1/projects/p/locations/local/customJobs"
 ENDS = ("JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 Opened = Callable[[], JobCloud]
 
 
-def submit(cloud: JobCloud, body: dict[str, Any]) -> str:
-    reply = Raw(f"127.0.0.1:{cloud.port}")("POST", PATH, json.dumps(body).encode())
+def jobs_path(region: str = "local") -> str:
+    return f"/v1/projects/p/locations/{region}/customJobs"
+
+
+def post(cloud: JobCloud, body: dict[str, Any], region: str = "local") -> Answer:
+    return Raw(f"127.0.0.1:{cloud.port}")("POST", jobs_path(region), json.dumps(body).encode())
+
+
+def submit(cloud: JobCloud, body: dict[str, Any], region: str = "local") -> str:
+    reply = post(cloud, body, region)
     assert reply.status == 200, reply.content
     return str(reply.json["name"].rpartition("/")[2])
 
 
-def job(cloud: JobCloud, number: str) -> dict[str, Any]:
-    found: dict[str, Any] = Raw(f"127.0.0.1:{cloud.port}")("GET", f"{PATH}/{number}").json
+def job(cloud: JobCloud, number: str, region: str = "local") -> dict[str, Any]:
+    found: dict[str, Any] = Raw(f"127.0.0.1:{cloud.port}")("GET", f"{jobs_path(region)}/{number}").json
     return found
 
 
-def cancel(cloud: JobCloud, number: str) -> None:
-    assert Raw(f"127.0.0.1:{cloud.port}")("POST", f"{PATH}/{number}:cancel", b"{}").status == 200
+def cancel(cloud: JobCloud, number: str, region: str = "local") -> None:
+    assert Raw(f"127.0.0.1:{cloud.port}")("POST", f"{jobs_path(region)}/{number}:cancel", b"{}").status == 200
 
 
-def reached(cloud: JobCloud, number: str, *states: str) -> dict[str, Any]:
-    return until(lambda: found if (found := job(cloud, number))["state"] in states else None) or {}
+def reached(cloud: JobCloud, number: str, *states: str, region: str = "local") -> dict[str, Any]:
+    return until(lambda: found if (found := job(cloud, number, region))["state"] in states else None) or {}
 
 
 def entries(cloud: JobCloud, number: str) -> list[dict[str, Any]]:
@@ -89,7 +96,7 @@ def test_a_job_that_succeeds(quick_cloud: JobCloud) -> None:
     assert found["createTime"] <= found["startTime"] <= found["endTime"] <= found["updateTime"]
     assert "error" not in found
     assert sorted(said(quick_cloud, number)) == [("ERROR", "err"), ("INFO", "last"), ("INFO", "out")]
-    assert said(quick_cloud, number, "service") == [("INFO", "Job succeeded.")]
+    assert said(quick_cloud, number, "service") == [("INFO", "Job completed successfully.")]
     written = entries(quick_cloud, number)
     assert len({one["insertId"] for one in written}) == len(written) == 4
     assert {one["resource"]["type"] for one in written} == {"ml_job"}
@@ -113,9 +120,10 @@ def test_the_environment(quick_cloud: JobCloud, monkeypatch: pytest.MonkeyPatch)
     }
     cluster = json.loads(variables["CLUSTER_SPEC"])
     assert (cluster["task"]["type"], list(cluster["cluster"])) == ("workerpool0", ["workerpool0"])
+    assert cluster["job"] == body["jobSpec"]
     assert json.loads(variables["TF_CONFIG"])["task"] == {"type": "chief", "index": 0}
     assert (variables["MINE"], variables["EMPTY"]) == ("a=b", "")
-    assert variables["HOME"] == str(quick_cloud.root / "jobs" / number)
+    assert variables["HOME"] == str(quick_cloud.root / "jobs" / number / TASK)
     assert "hunter2" not in str(variables)
     assert "GOOGLE_APPLICATION_CREDENTIALS" not in variables
 
@@ -133,13 +141,13 @@ def test_a_job_that_fails(quick_cloud: JobCloud, script: str, status: int) -> No
     assert (found["state"], found["error"]["code"]) == ("JOB_STATE_FAILED", 3)
     assert f"The replica workerpool0-0 exited with a non-zero status of {status}." in found["error"]["message"]
     [(severity, text)] = said(quick_cloud, number, "service")
-    assert (severity, text) == ("ERROR", found["error"]["message"])
+    assert (severity, text) == ("ERROR", f"Job failed. {found['error']['message']}")
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [
     ("imageUri", "docker.io/somebody/else:1", "the local cloud has no runtime for it"),
     ("command", ["no-such-program"], "the image has no such program"),
-    ("env", [{"name": "BAD\0NAME", "value": "x"}], "Internal error: ValueError"),
+    ("env", [{"name": "NAME", "value": "x\0y"}], "Internal error: ValueError"),
 ])
 def test_a_job_that_cannot_start(quick_cloud: JobCloud, field: str, value: Any, message: str) -> None:
     body = shell_job()
@@ -169,9 +177,9 @@ def test_cancelling_a_job_that_waits_for_its_turn(quick_cloud: JobCloud) -> None
     for one in running:
         reached(quick_cloud, one, "JOB_STATE_RUNNING")
     waiting = submit(quick_cloud, shell_job("echo ran"))
-    assert job(quick_cloud, waiting)["state"] == "JOB_STATE_PENDING"
+    reached(quick_cloud, waiting, "JOB_STATE_PENDING")
     cancel(quick_cloud, waiting)
-    found = job(quick_cloud, waiting)
+    found = reached(quick_cloud, waiting, *ENDS)
     assert (found["state"], "startTime" in found) == ("JOB_STATE_CANCELLED", False)
     for one in running:
         cancel(quick_cloud, one)
@@ -191,14 +199,14 @@ def test_the_next_server_takes_unfinished_jobs_up(opened: Opened) -> None:
         assert not alive(process)
     found = reached(cloud, number, *ENDS)
     assert found["state"] == "JOB_STATE_FAILED"
-    assert found["error"]["message"] == f"The job was interrupted {MAX_STARTS} times."
+    assert found["error"]["message"] == f"INTERNAL: The job was interrupted {MAX_STARTS} times."
     assert len(said(cloud, number)) == MAX_STARTS
 
 
 def test_the_folder_of_a_job_is_its_own(quick_cloud: JobCloud) -> None:
     number = submit(quick_cloud, shell_job('pwd; echo "$TMPDIR"; touch "$TMPDIR/x" "$HOME/y"'))
     assert reached(quick_cloud, number, *ENDS)["state"] == "JOB_STATE_SUCCEEDED"
-    folder = str(quick_cloud.root / "jobs" / number)
+    folder = str(quick_cloud.root / "jobs" / number / TASK)
     assert [text for _, text in said(quick_cloud, number)] == [folder, f"{folder}/tmp"]
     assert list((quick_cloud.root / "jobs").iterdir()) == []
 

@@ -290,8 +290,7 @@ def packaged(**changes: Any) -> dict[str, Any]:
     ("labels", {"Upper": "a"}, "labels"), ("labels", {"a": "Upper"}, "labels"), ("labels", {"a": "x" * 64}, "labels"),
     ("labels", {"1a": "b"}, "labels"), ("labels", {f"k{n}": "v" for n in range(65)}, "labels"),
     ("jobSpec", None, "worker_pool_specs"), ("jobSpec.workerPoolSpecs", [], "worker_pool_specs"),
-    ("jobSpec.workerPoolSpecs", [ONE_POOL, ONE_POOL], "worker_pool_specs"),
-    (f"{POOL}.replicaCount", "2", "one replica"),
+    (f"{POOL}.replicaCount", "2", "worker_pool_specs[0].replica_count"),
     ("jobSpec.scheduling.timeout", "soon", "timeout"), ("jobSpec.scheduling.timeout", "-5s", "timeout"),
     ("jobSpec.baseOutputDirectory.outputUriPrefix", "/tmp/out", "base_output_directory"),
     ("jobSpec.baseOutputDirectory.outputUriPrefix", "gs://", "base_output_directory"),
@@ -338,7 +337,8 @@ def test_the_local_region_offers_cpu_machines(quick_cloud: JobCloud, machine: di
 @pytest.mark.parametrize(("query", "status"), [
     ("pageSize=-1", 400), ("pageSize=x", 400), ("pageToken=x", 400), ("pageToken=%C2%B2", 400),
     ("pageToken=" + "9" * 5000, 400),
-    ("pageToken=100000", 200), ("filter=(", 400), ("filter=state=~%22x%22", 501),
+    ("pageToken=100000", 400), ("filter=colour=red", 400), ("orderBy=create_time", 400), ("filter=(", 400),
+    ("filter=state=~%22x%22", 501),
     ("filter=create_time%3E%22soon%22", 400),
     ("filter=create_time%3E%222020-01-01T00:00:00Z%22", 200), ("colour=red", 400), ("pageSize=0", 200),
 ])
