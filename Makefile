@@ -31,7 +31,7 @@ lint: $(VENV)/.test
 
 # Some end with an error that names what they miss; the others are run all the same.
 bench: $(VENV)/.test
-	@failed=0; for name in startup local_storage dataset_memory packages transfer_lines transfers datasets; do \
+	@failed=0; for name in startup jobs local_storage dataset_memory packages transfer_lines transfers datasets; do \
 	$(BIN)/python benchmarks/$$name.py || failed=1; done; exit $$failed
 
 $(VENV)/bin/python:

@@ -130,3 +130,10 @@ class NotFoundError(ServiceError):
 
     code = "E111"
     exit_code = 14
+
+
+class DeadlineError(GcpodError):
+    """The time given to wait is over; what was waited for goes on."""
+
+    code = "E112"
+    exit_code = 15

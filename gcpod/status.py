@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -71,7 +73,14 @@ _TERMINAL = frozenset({
 
 @dataclass(frozen=True)
 class JobInfo:
-    """One answer of the job service about one custom job; times are RFC 3339 in UTC, "" when unset."""
+    """One answer of the job service about one custom job; times are RFC 3339 in UTC, "" when unset.
+
+    Attributes:
+        error_code: a number of google.rpc.Code, 0 without an error.
+        machine: of the first worker pool, as MachineSpec prints it.
+        replicas: machines of all pools.
+        strategy: STANDARD, SPOT, FLEX_START…; "" when the request left it to the service.
+    """
 
     name: str
     display_name: str
@@ -80,22 +89,47 @@ class JobInfo:
     start_time: str = ""
     end_time: str = ""
     error: str = ""
+    error_code: int = 0
     labels: dict[str, str] = field(default_factory=dict)
+    update_time: str = ""
+    machine: str = ""
+    replicas: int = 0
+    strategy: str = ""
 
     @property
     def id(self) -> str:
         """The last part of the resource name, as Cloud Logging's ``job_id`` wants it."""
         return self.name.rsplit("/", 1)[-1]
 
+    @property
+    def run_s(self) -> float:
+        """Seconds that it ran until it ended; 0 while it has not, or when it never started."""
+        return seconds_between(self.start_time, self.end_time) if self.start_time and self.end_time else 0.0
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Between two RFC 3339 times in UTC, to the second; 0 when the end comes first."""
+    moments = [datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S") for text in (start, end)]
+    return max(0.0, (moments[1] - moments[0]).total_seconds())
+
 
 @dataclass(frozen=True)
 class Progress:
-    """What a trainer's log lines told so far; None where nothing was said yet."""
+    """What a trainer's log lines and files told so far; None where nothing was said yet.
+
+    ``checkpoint`` is the newest whole one, such as ckpt-5.
+    """
 
     step: int | None = None
     total_steps: int | None = None
     loss: float | None = None
     steps_per_s: float | None = None
+    checkpoint: str | None = None
+
+    @property
+    def bad_loss(self) -> bool:
+        """Whether the loss is no number any more: nothing good can come of further steps."""
+        return self.loss is not None and not math.isfinite(self.loss)
 
     @property
     def left_s(self) -> float | None:

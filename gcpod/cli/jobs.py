@@ -1,52 +1,70 @@
-"""jobs: list, show, logs, wait, cancel."""
+"""jobs: list, show, logs, wait, cancel, delete."""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gcpod.cli.common import cloud_options, json_option, load_if_there, print_json
+from gcpod.cli.common import cloud_options, json_option, print_json
+from gcpod.cli.job_options import duration, each, labels_of, moment, opened, plain, to_datetime
+from gcpod.errors import GcpodError, SpecError
+from gcpod.status import JobState
 
 if TYPE_CHECKING:
-    from gcpod.session import Session
-    from gcpod.status import JobInfo
+    from gcpod.jobs.logs import LogLine
+    from gcpod.jobs.request import Kind
+    from gcpod.jobs.service import Jobs
+    from gcpod.status import Finding, JobInfo
 
-LOG_POLL_S = 2.0
+TAIL_LINES, TAIL_S = 2000, 1800
+"""The end of a log that a diagnosis looks at; of a job that ended, read back for so many seconds."""
+_STATES = {state.short.lower(): state for state in JobState}
 
 
 @click.group()
 def jobs() -> None:
-    """List, show, wait for and cancel jobs; read their logs."""
-
-
-def _open(file: Path, local: bool, endpoint: str | None) -> Session:
-    from gcpod.connection import connect
-
-    return connect(load_if_there(file), local=local, endpoint=endpoint)
-
-
-def _plain(info: JobInfo) -> dict[str, Any]:
-    return {**asdict(info), "id": info.id, "state": info.state.value}
+    """List, show, wait for, cancel and delete jobs; read their logs."""
 
 
 @jobs.command("list")
 @cloud_options
 @json_option
-@click.option("--run", "run_id", help="Only the jobs of that run.")
-def list_jobs(file: Path, local: bool, endpoint: str | None, as_json: bool, run_id: str | None) -> None:
+@click.option("--run", "run_id", metavar="RUN", help="Only the jobs of that run.")
+@click.option("--kind", type=click.Choice(["train", "eval", "export"]), help="Only jobs of that kind.")
+@click.option("--state", "states", multiple=True, type=click.Choice(list(_STATES), case_sensitive=False),
+              metavar="STATE", help="Only jobs in it, such as running or failed; may be given several times.")
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", callback=labels_of,
+              help="Only jobs that carry it; may be given several times.")
+@click.option("--name", metavar="NAME", help="Only jobs of that display name.")
+@click.option("--since", metavar="TIME", callback=moment, help="Only jobs created since: 2h or 7d ago, or a date or "
+              "time in UTC, as 2026-11-20.")
+@click.option("--until", metavar="TIME", callback=moment, help="Only jobs created before.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=1), help="No more than the N newest.")
+def list_jobs(
+    file: Path, local: bool, endpoint: str | None, as_json: bool, run_id: str | None, kind: Kind | None,
+    states: tuple[str, ...], labels: dict[str, str], name: str | None, since: str | None, until: str | None,
+    limit: int | None,
+) -> None:
     """The jobs of the project in its region, newest first."""
-    from gcpod.jobs.request import RUN_LABEL, label
-    from gcpod.jobs.service import Jobs
+    from gcpod.jobs.filters import JobFilter
 
-    found = Jobs(_open(file, local, endpoint)).list({RUN_LABEL: label(run_id)} if run_id else None)
-    if as_json:
-        print_json([_plain(info) for info in found])
-        return
+    chosen = tuple(_STATES[state.lower()] for state in states)
+    wanted = JobFilter(run=run_id, kind=kind, states=chosen, labels=labels, since=since, until=until, name=name)
+    with opened(file, local, endpoint) as service:
+        found = service.list(wanted, limit)
+        if as_json:
+            print_json([plain(info, service) for info in found])
+            return
     if not found:
-        click.echo("no jobs")
+        click.echo("no jobs" if wanted == JobFilter() else "no such jobs")
     for info in found:
         click.echo(f"{info.id}  {info.state.short:10} {info.create_time[:19]:19} {info.display_name}")
 
@@ -57,17 +75,18 @@ def list_jobs(file: Path, local: bool, endpoint: str | None, as_json: bool, run_
 @json_option
 def show(name: str, file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
     """One job, by its id or resource name."""
-    from gcpod.jobs.service import Jobs
-
-    session = _open(file, local, endpoint)
-    info = Jobs(session).get(name)
+    with opened(file, local, endpoint) as service:
+        info = service.get(name)
+        told = plain(info, service)
     if as_json:
-        print_json(_plain(info))
+        print_json(told)
         return
+    machine = f"{info.replicas} x {info.machine}" if info.replicas > 1 else info.machine
     rows = {
         "name": info.name, "display name": info.display_name, "state": info.state.short, "created": info.create_time,
-        "started": info.start_time, "ended": info.end_time, "error": info.error,
-        "labels": ", ".join(f"{k}={v}" for k, v in info.labels.items()), "page": session.console_url(info.id),
+        "started": info.start_time, "ended": info.end_time, "updated": info.update_time, "error": info.error,
+        "machine": machine, "strategy": info.strategy, "labels": ", ".join(f"{k}={v}" for k, v in info.labels.items()),
+        "page": told["page"],
     }
     for key, value in rows.items():
         if value:
@@ -78,60 +97,183 @@ def show(name: str, file: Path, local: bool, endpoint: str | None, as_json: bool
 @click.argument("name")
 @cloud_options
 @json_option
-@click.option("--follow", is_flag=True, help="Go on until the job ended.")
-def logs(name: str, file: Path, local: bool, endpoint: str | None, as_json: bool, follow: bool) -> None:
-    """The lines a job wrote."""
-    import time
-
+@click.option("--follow", is_flag=True, help="Go on until the job ended and its log is whole.")
+@click.option("--severity", metavar="LEVEL", help="Only lines of that severity or a higher one, such as WARNING.")
+@click.option("--task", metavar="TASK", help="Only lines of that machine, such as workerpool0-0.")
+@click.option("--since", metavar="TIME", callback=moment, help="Only lines since: 2h ago, or a date or time in UTC.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Keep the whole log in a file; the same "
+              "command goes on where it ends.")
+def logs(
+    name: str, file: Path, local: bool, endpoint: str | None, as_json: bool, follow: bool, severity: str | None,
+    task: str | None, since: str | None, out: Path | None,
+) -> None:
+    """The lines a job wrote, with --json one object a line; below them, what they show about why it failed."""
+    from gcpod.jobs.logfile import LogFile
     from gcpod.jobs.logs import LogReader
-    from gcpod.jobs.service import Jobs
+    from gcpod.jobs.logs import follow as followed
 
-    session = _open(file, local, endpoint)
-    service = Jobs(session)
-    info = service.get(name)
-    reader = LogReader(session, info.id)
-    while True:
-        ended = info.state.terminal
-        lines = reader.poll()
-        if as_json:
-            for line in lines:
-                print_json(asdict(line))
-        else:
-            click.echo("".join(f"{line.time[11:19]} {line.task} {line.text}\n" for line in lines), nl=False)
-        if ended or not follow:
-            return
-        time.sleep(LOG_POLL_S)
+    if out is not None and (severity or task or since):
+        raise click.UsageError("--out keeps the whole log: give it without --severity, --task and --since.")
+    with opened(file, local, endpoint) as service, ExitStack() as stack:
         info = service.get(name)
+        kept = None if out is None else stack.enter_context(LogFile(out, info.id))
+        reader = LogReader(
+            service.session, info.id, severity=(severity or "").upper(), task=task or "",
+            since=None if since is None else to_datetime(since), cursor=kept.cursor if kept else None,
+        )
+        count, tail = 0, deque[str](maxlen=TAIL_LINES)
+        follow = follow and not info.state.terminal
+        pages = followed(reader, lambda: service.get(info.name)) if follow else reader.pages(wide=True)
+        for lines in pages:
+            if kept is not None:
+                kept.append(lines, reader.cursor)
+            else:
+                _show_lines(lines, as_json)
+            count += len(lines)
+            tail.extend(line.text for line in lines)
+        info = service.get(name) if follow else info
+    if out is not None:
+        _tell({"file": str(out), "lines": count}, f"{count} new lines: {out}", as_json)
+    for finding in _findings(info, tail):
+        click.echo(str(finding), err=True)
+
+
+def _show_lines(lines: Iterable[LogLine], as_json: bool) -> None:
+    from gcpod.jobs.logfile import printable
+
+    for line in lines:
+        told = f"{line.time[11:19]} {line.task} {line.text}"
+        click.echo(json.dumps(asdict(line)) if as_json else printable(told))
+
+
+def _tell(value: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
+def _findings(info: JobInfo, lines: Iterable[str]) -> list[Finding]:
+    """What is known about the failure that a job's error and the end of its log show."""
+    if not info.state.terminal or info.state is JobState.SUCCEEDED:
+        return []
+    from gcpod.jobs.diagnose import diagnose
+
+    return diagnose(info.error, lines, info.name)
 
 
 @jobs.command()
-@click.argument("name")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @cloud_options
 @json_option
-def wait(name: str, file: Path, local: bool, endpoint: str | None, as_json: bool) -> None:
-    """Wait until a job ended; fails when the job did."""
-    from gcpod.jobs.service import Jobs
-    from gcpod.jobs.watch import Watcher, result
+@click.option("--timeout", "timeout_s", metavar="TIME", callback=duration, help="Give up after it, such as 30m; the "
+              "jobs go on.")
+def wait(
+    names: tuple[str, ...], file: Path, local: bool, endpoint: str | None, as_json: bool, timeout_s: int | None,
+) -> None:
+    """Wait until jobs ended, from whatever machine; fails when one of them did."""
+    from gcpod.jobs.watch import JobWatch
 
-    info = Watcher(Jobs(_open(file, local, endpoint))).wait(name)
-    if as_json:
-        print_json(_plain(info))
-    else:
-        click.echo(f"{info.name} {info.state.short}")
-    result(info)
+    with opened(file, local, endpoint) as service:
+        watch = JobWatch(service, names, say=lambda text: click.echo(text, err=True))
+        for info in watch.follow(timeout_s):
+            if not as_json:
+                click.echo(f"{info.name} {info.state.short}")
+        ended = {info.name: info for info in watch.infos.values()}
+        if as_json:
+            print_json([plain(info, service) for info in ended.values()])
+        each(ended, lambda name: _judge(service, ended[name]))
+
+
+def _judge(service: Jobs, info: JobInfo) -> None:
+    """Raises JobFailedError, with what the log shows, where a job ended otherwise than well."""
+    from gcpod.jobs.watch import result
+
+    findings = _findings(info, _end_of_log(service, info))
+    for finding in findings[1:]:
+        click.echo(str(finding), err=True)
+    result(info, findings)
+
+
+def _end_of_log(service: Jobs, info: JobInfo) -> deque[str]:
+    """The last lines that a failed job wrote; none where its log cannot be read, as its end is told all the same."""
+    tail = deque[str](maxlen=TAIL_LINES)
+    if info.state.terminal and info.state is not JobState.SUCCEEDED:
+        from datetime import timedelta
+
+        from gcpod.jobs.logs import LogReader
+
+        since = to_datetime(info.end_time) - timedelta(seconds=TAIL_S) if info.end_time else None
+        with suppress(GcpodError):
+            for lines in LogReader(service.session, info.id, since=since).pages(wide=True):
+                tail.extend(line.text for line in lines)
+    return tail
 
 
 @jobs.command()
-@click.argument("name")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @cloud_options
-def cancel(name: str, file: Path, local: bool, endpoint: str | None) -> None:
-    """Ask a job to stop."""
-    from gcpod.jobs.service import Jobs
+@json_option
+@click.option("--run", "run_id", metavar="RUN", help="All jobs of that run which have not ended.")
+def cancel(
+    names: tuple[str, ...], file: Path, local: bool, endpoint: str | None, as_json: bool, run_id: str | None,
+) -> None:
+    """Ask jobs to stop."""
+    from gcpod.jobs.filters import JobFilter
 
-    service = Jobs(_open(file, local, endpoint))
-    info = service.get(name)
-    if info.state.terminal:
-        click.echo(f"{info.name} ended before: {info.state.short}")
-        return
-    service.cancel(name)
-    click.echo(f"{info.name} is being cancelled")
+    if bool(names) is (run_id is not None):
+        raise click.UsageError("Name jobs, or give a run with --run.")
+    told: list[dict[str, Any]] = []
+    with opened(file, local, endpoint) as service:
+
+        def stop(info: JobInfo) -> None:
+            cancelled = not info.state.terminal
+            if cancelled:
+                service.cancel(info.name)
+            told.append({**plain(info, service), "cancelled": cancelled})
+            if not as_json:
+                done = "is being cancelled" if cancelled else f"ended before: {info.state.short}"
+                click.echo(f"{info.name} {done}")
+
+        try:
+            if run_id is None:
+                each(names, lambda name: stop(service.get(name)))
+            else:
+                open_jobs = {i.name: i for i in service.list(JobFilter(run=run_id)) if not i.state.terminal}
+                each(open_jobs, lambda name: stop(open_jobs[name]))
+        finally:
+            if as_json:
+                print_json(told)
+    if not told and not as_json:
+        click.echo(f"run {run_id} has no job that could be cancelled")
+
+
+@jobs.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@cloud_options
+@json_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(
+    names: tuple[str, ...], file: Path, local: bool, endpoint: str | None, as_json: bool, yes: bool,
+) -> None:
+    """Take jobs that ended off the service's list; their logs and files stay."""
+    count = "1 job" if len(names) == 1 else f"{len(names)} jobs"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise SpecError("deleting", count, "nobody is here to be asked", "give --yes")
+        click.confirm(f"Delete {count}?", abort=True, err=True)
+    told: list[dict[str, Any]] = []
+    with opened(file, local, endpoint) as service:
+
+        def remove(name: str) -> None:
+            full = service.full_name(name)
+            gone = service.delete(full)
+            told.append({"name": full, "deleted": gone})
+            if not as_json:
+                click.echo(f"{full} {'is deleted' if gone else 'is being deleted'}")
+
+        try:
+            each(names, remove)
+        finally:
+            if as_json:
+                print_json(told)

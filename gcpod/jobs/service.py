@@ -1,13 +1,16 @@
-"""Vertex AI's custom jobs as four calls that give JobInfo and raise coded errors."""
+"""Vertex AI's custom jobs as five calls that give JobInfo and raise coded errors."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError, SpecError
-from gcpod.session import Session
+from gcpod.jobs.filters import JobFilter
+from gcpod.session import Request, Session, StatusError
+from gcpod.spec import MachineSpec
 from gcpod.status import JobInfo, JobState
 
 PAGE_SIZE = 100
@@ -35,25 +38,71 @@ class Jobs:
         full = self.full_name(name)
         return to_info(execute(self.session.vertex.get(name=full), "reading the job", full))
 
-    def list(self, labels: dict[str, str] | None = None) -> list[JobInfo]:
-        """All jobs that carry the labels, newest first."""
-        wanted = " AND ".join(f'labels.{key}="{value}"' for key, value in (labels or {}).items())
+    def list(self, wanted: JobFilter | Mapping[str, str] | None = None, limit: int | None = None) -> list[JobInfo]:
+        """Jobs, newest first.
+
+        Args:
+            wanted: which; labels alone may be given as a dictionary. None means all.
+            limit: no more than so many. Pages are then read in the service's own order, which is newest first
+                although its reference does not promise that.
+
+        Raises:
+            SpecError: the filter cannot be written.
+        """
+        chosen = wanted if isinstance(wanted, JobFilter) else JobFilter(labels=wanted or {})
+        text, where = chosen.to_text() or None, self.session.location
         found: list[JobInfo] = []
         token: str | None = None
-        while True:
-            request = self.session.vertex.list(
-                parent=self.session.location, filter=wanted or None, pageSize=PAGE_SIZE, pageToken=token,
-            )
-            reply = execute(request, "listing the jobs of", self.session.location)
-            found += [to_info(job) for job in reply.get("customJobs", [])]
+        while limit is None or len(found) < limit:
+            size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(found))
+            request = self.session.vertex.list(parent=where, filter=text, pageSize=size, pageToken=token)
+            reply = execute(request, "listing the jobs of", where)
+            found += _infos(reply, where)
             token = reply.get("nextPageToken")
             if not token:
-                return sorted(found, key=lambda info: info.create_time, reverse=True)
+                break
+        return sorted(found, key=lambda info: info.create_time, reverse=True)[:limit]
 
     def cancel(self, name: str) -> None:
-        """Asks a job to stop; it passes through CANCELLING."""
+        """Asks a job to stop; it passes through CANCELLING. To one that has ended, or is ending, nothing happens."""
         full = self.full_name(name)
-        execute(self.session.vertex.cancel(name=full, body={}), "cancelling the job", full)
+        try:
+            execute(self.session.vertex.cancel(name=full, body={}), "cancelling the job", full)
+        except NotFoundError:
+            raise
+        except ServiceError:
+            # What has ended is refused by some versions of the service and accepted by others.
+            state = self._state(full)
+            if state is None or not (state.terminal or state is JobState.CANCELLING):
+                raise
+
+    def _state(self, full: str) -> JobState | None:
+        """The state of a job, None where the service does not tell."""
+        try:
+            return self.get(full).state
+        except GcpodError:
+            return None
+
+    def delete(self, name: str) -> bool:
+        """Removes a job that ended from the service's list; its logs and files stay.
+
+        Returns:
+            Whether it is gone already; False where the service goes on deleting it.
+
+        Raises:
+            ServiceError: the job has not ended, or the service could not delete it.
+            NotFoundError: there is none.
+        """
+        info = self.get(name)
+        if not info.state.terminal:
+            raise ServiceError("deleting the job", info.name, f"it is {info.state.short}",
+                               f"cancel it first: `gcpod jobs cancel {info.id}`")
+        operation = execute(self.session.vertex.delete(name=info.name), "deleting the job", info.name)
+        error = operation.get("error")
+        if error:
+            said = error.get("message", "no reason") if isinstance(error, dict) else "no reason"
+            raise ServiceError("deleting the job", info.name, f"the service gave up: {said}", "try again")
+        return operation.get("done") is True
 
     def full_name(self, name: str) -> str:
         """A resource name from itself or from a job's id.
@@ -66,11 +115,12 @@ class Jobs:
                             "copy one from `gcpod jobs list`")
         return name if "/" in name else f"{self.session.location}/customJobs/{name}"
 
+
 _ROLES = "grant roles/aiplatform.user, and actAs on the job's service account"
 
 
-def execute(request: Any, tried: str, on: str, roles: str = _ROLES) -> dict[str, Any]:
-    """Runs one request of a discovery client and translates what it raises.
+def execute(request: Request, tried: str, on: str, roles: str = _ROLES) -> dict[str, Any]:
+    """Sends one request and translates what it raises.
 
     ``roles`` says what to grant where permission is missing.
 
@@ -80,25 +130,35 @@ def execute(request: Any, tried: str, on: str, roles: str = _ROLES) -> dict[str,
         NotFoundError: status 404.
         ServiceError: any other status, or a reply that is no JSON.
     """
-    from google.auth.exceptions import GoogleAuthError, TransportError
-    from googleapiclient.errors import Error, HttpError
-    from requests.exceptions import RequestException
-
     try:
-        reply: dict[str, Any] = request.execute(num_retries=0)
-        return reply
-    except HttpError as e:
+        reply = request.execute()
+    except StatusError as e:
         raise _refusal(e, tried, on, roles) from e
-    except (RequestException, TransportError) as e:
-        raise OutageError(tried, on, f"no answer ({type(e).__name__})", "check the network and try again") from e
-    except GoogleAuthError as e:
-        raise AuthError(tried, on, str(e).splitlines()[0], "run `gcloud auth application-default login`") from e
-    except (Error, ValueError) as e:
+    except OSError as e:
+        # What requests raises is of this kind.
+        raise _outage(e, tried, on) from e
+    except ValueError as e:
         raise ServiceError(tried, on, f"an unreadable answer ({type(e).__name__})", "check the endpoint") from e
+    except Exception as e:
+        # google-auth is loaded where it raised something, and costs a tenth of a second where it is not.
+        from google.auth.exceptions import GoogleAuthError, TransportError
+
+        if isinstance(e, TransportError):
+            raise _outage(e, tried, on) from e
+        if isinstance(e, GoogleAuthError):
+            raise AuthError(tried, on, str(e).splitlines()[0], "run `gcloud auth application-default login`") from e
+        raise
+    if not isinstance(reply, dict):
+        raise ServiceError(tried, on, "an answer that is no JSON object", "check the endpoint")
+    return reply
 
 
-def _refusal(error: Any, tried: str, on: str, roles: str) -> GcpodError:
-    status, message = int(error.resp.status), _message(error.content)
+def _outage(error: Exception, tried: str, on: str) -> OutageError:
+    return OutageError(tried, on, f"no answer ({type(error).__name__})", "check the network and try again")
+
+
+def _refusal(error: StatusError, tried: str, on: str, roles: str) -> GcpodError:
+    status, message = error.status, _message(error.content)
     found = f"the service answered {status}: {message}"
     if status in _PASSING:
         return OutageError(tried, on, found, "wait and try again")
@@ -116,15 +176,59 @@ def _message(content: bytes) -> str:
         return content[:200].decode("utf-8", "replace")
 
 
-def to_info(job: dict[str, Any]) -> JobInfo:
-    """A CustomJob resource as JobInfo."""
+def to_info(job: Any) -> JobInfo:
+    """A CustomJob resource as JobInfo; what has another type than its reference says counts as not told.
+
+    Raises:
+        ServiceError: it has no name.
+    """
+    name = _get(job, "name", str)
+    if not name:
+        raise ServiceError("reading", "the service's answer", "a job in it has no name", "check the endpoint")
+    error, spec = _get(job, "error", dict), _get(job, "jobSpec", dict)
+    pools = [pool for pool in _get(spec, "workerPoolSpecs", list) if isinstance(pool, dict)]
+    labels = {key: value for key, value in _get(job, "labels", dict).items() if isinstance(value, str)}
     return JobInfo(
-        name=job["name"],
-        display_name=job.get("displayName", ""),
-        state=JobState.from_wire(job.get("state")),
-        create_time=job.get("createTime", ""),
-        start_time=job.get("startTime", ""),
-        end_time=job.get("endTime", ""),
-        error=str(job.get("error", {}).get("message", "")),
-        labels=dict(job.get("labels", {})),
+        name=name,
+        display_name=_get(job, "displayName", str),
+        state=JobState.from_wire(_get(job, "state", str)),
+        create_time=_get(job, "createTime", str),
+        start_time=_get(job, "startTime", str),
+        end_time=_get(job, "endTime", str),
+        error=_get(error, "message", str),
+        error_code=_get(error, "code", int),
+        labels=labels,
+        update_time=_get(job, "updateTime", str),
+        machine=_machine(_get(pools[0], "machineSpec", dict)) if pools else "",
+        replicas=sum(_count(pool) for pool in pools),
+        strategy=_get(_get(spec, "scheduling", dict), "strategy", str),
     )
+
+
+_Value = TypeVar("_Value")
+
+
+def _get(resource: Any, key: str, kind: type[_Value]) -> _Value:
+    """A field of a resource; the type's empty value where it is not there or something else."""
+    value = resource.get(key) if isinstance(resource, dict) else None
+    return value if isinstance(value, kind) else kind()
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    accelerator = _get(machine, "acceleratorType", str).replace("ACCELERATOR_TYPE_UNSPECIFIED", "")
+    count, topology = _get(machine, "acceleratorCount", int), _get(machine, "tpuTopology", str)
+    return str(MachineSpec(_get(machine, "machineType", str), accelerator or None, count, topology or None))
+
+
+def _count(pool: dict[str, Any]) -> int:
+    """64-bit integers are strings in JSON (https://protobuf.dev/programming-guides/json/)."""
+    count = _get(pool, "replicaCount", str)
+    return int(count) if re.fullmatch(r"[0-9]{1,19}", count) else _get(pool, "replicaCount", int)
+
+
+def _infos(reply: dict[str, Any], where: str) -> list[JobInfo]:
+    """The jobs on one page of a listing."""
+    jobs = reply.get("customJobs", [])
+    if not isinstance(jobs, list):
+        raise ServiceError("listing the jobs of", where, "the answer holds no list", "check the endpoint")
+    return [to_info(job) for job in jobs]

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import httplib2
 import pytest
 from google.auth.credentials import AnonymousCredentials
+from googleapiclient import discovery
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError
+from gcpod.jobs.filters import JobFilter
 from gcpod.jobs.service import Jobs, to_info
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.session import Session
+from gcpod.session import Session, resource_of
 from gcpod.settings import Setting, Settings
-from gcpod.status import JobState
+from gcpod.status import JobInfo, JobState
 from tests.jobs import Faults, session_of, shell_job
+from tests.waiting import until
 
 FAULTS = Faults()
+BASE = "http://127.0.0.1:1"
+PARENT = "projects/p/locations/local"
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    """Google's own client of custom jobs."""
+    made = discovery.build("aiplatform", "v1", http=httplib2.Http(), client_options={"api_endpoint": BASE})
+    return made.projects().locations().customJobs()
+
+
+@pytest.fixture(scope="module")
+def ours() -> Any:
+    return session_of(BASE).vertex
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +103,226 @@ def test_a_state_of_the_future_is_not_terminal() -> None:
     assert not info.state.terminal
     terminal = {state.short for state in JobState if state.terminal}
     assert terminal == {"SUCCEEDED", "FAILED", "CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"}
+
+
+def ended(jobs: Jobs, script: str = "true", **more: Any) -> JobInfo:
+    """A job that has come to its end."""
+    name = jobs.create(shell_job(script, **more)).name
+    until(lambda: jobs.get(name).state.terminal)
+    return jobs.get(name)
+
+
+def test_what_is_worth_showing(jobs: Jobs) -> None:
+    body = shell_job(name="shown")
+    body["jobSpec"]["scheduling"] = {"strategy": "SPOT"}
+    info = jobs.create(body)
+    assert (info.machine, info.replicas, info.strategy) == ("n1-standard-4", 1, "SPOT")
+    assert info.update_time >= info.create_time
+    pools = [
+        {"machineSpec": {"machineType": "n1-standard-4", "acceleratorType": "NVIDIA_TESLA_T4", "acceleratorCount": 1},
+         "replicaCount": "1"},
+        {"machineSpec": {"machineType": "n1-highmem-2"}, "replicaCount": "3"},
+    ]
+    info = to_info({"name": "n", "jobSpec": {"workerPoolSpecs": pools}})
+    assert (info.machine, info.replicas) == ("n1-standard-4 with 1 x NVIDIA_TESLA_T4", 4)
+    topology = {"machineSpec": {"machineType": "ct5lp-hightpu-4t", "tpuTopology": "2x2"}}
+    assert to_info({"name": "n", "jobSpec": {"workerPoolSpecs": [topology]}}).machine == "ct5lp-hightpu-4t with 2x2"
+
+
+def test_jobs_are_chosen_by_each_word_of_a_filter(jobs: Jobs) -> None:
+    labels = {"choice": "yes", "gcpod_run": "birds", "gcpod_kind": "train"}
+    first = ended(jobs, "exit 3", name="first", labels=labels)
+    second = ended(jobs, name='the "second"', labels={**labels, "gcpod_kind": "eval"})
+
+    def names(**wanted: Any) -> list[str]:
+        return [info.display_name for info in jobs.list(JobFilter(labels={"choice": "yes"}, **wanted))]
+
+    assert names() == ['the "second"', "first"]
+    assert names(run="Birds") == names()
+    assert names(run="bird") == []
+    assert names(kind="train") == ["first"]
+    assert names(states=(JobState.FAILED,)) == ["first"]
+    assert names(states=(JobState.FAILED, JobState.SUCCEEDED)) == names()
+    assert names(name='the "second"') == ['the "second"']
+    assert names(since=second.create_time) == ['the "second"']
+    assert names(until=second.create_time) == ["first"]
+    assert names(since=first.create_time, until=first.create_time) == []
+
+
+def test_a_limit_ends_the_paging(jobs: Jobs) -> None:
+    names = [jobs.create(shell_job(labels={"limit": "yes"})).name for _ in range(3)][::-1]
+    before = FAULTS.times("GET", "/customJobs")
+    assert [info.name for info in jobs.list({"limit": "yes"}, limit=2)] == names[:2]
+    assert FAULTS.times("GET", "/customJobs") == before + 1
+    assert jobs.list({"limit": "yes"}, limit=0) == []
+    assert FAULTS.times("GET", "/customJobs") == before + 1
+    assert [info.name for info in jobs.list({"limit": "yes"}, limit=100)] == names
+
+
+def test_cancelling_again_changes_nothing(jobs: Jobs) -> None:
+    name = jobs.create(shell_job("sleep 60")).name
+    until(lambda: jobs.get(name).state is JobState.RUNNING)
+    FAULTS.choose = lambda _, path: 400 if path.endswith(":cancel") else None
+    with pytest.raises(ServiceError, match="cancelling the job"):
+        jobs.cancel(name)
+    FAULTS.choose = lambda *_: None
+    jobs.cancel(name)
+    jobs.cancel(name)
+    until(lambda: jobs.get(name).state is JobState.CANCELLED)
+    jobs.cancel(name)
+    # A service that refuses what it need not do.
+    FAULTS.choose = lambda _, path: 400 if path.endswith(":cancel") else None
+    jobs.cancel(name)
+    assert jobs.get(name).state is JobState.CANCELLED
+    FAULTS.choose = lambda *_: None
+    with pytest.raises(NotFoundError):
+        jobs.cancel("404")
+
+
+def test_a_job_is_deleted_once_it_ended(jobs: Jobs) -> None:
+    name = jobs.create(shell_job("sleep 60")).name
+    with pytest.raises(ServiceError, match=r"it is (PENDING|RUNNING).*gcpod jobs cancel") as caught:
+        jobs.delete(name)
+    assert type(caught.value) is ServiceError
+    jobs.cancel(name)
+    until(lambda: jobs.get(name).state.terminal)
+    assert jobs.delete(name) is True
+    for call in (jobs.get, jobs.delete):
+        with pytest.raises(NotFoundError):
+            call(name)
+
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20), st.text("abc/:?#%&{}+ ", max_size=9),
+       st.integers(1, 1000))
+def test_requests_go_where_googles_own_client_sends_them(
+    ours: Any, theirs: Any, wanted: str, token: str, size: int,
+) -> None:
+    """Query and path hold what was given, whatever that is; the order of a query says nothing."""
+    given = {"parent": PARENT, "filter": wanted, "pageToken": token, "pageSize": size}
+    mine, other = urlsplit(ours.list(**given).uri), urlsplit(theirs.list(**given).uri)
+    assert mine[:3] == other[:3]
+    assert sorted(parse_qsl(mine.query, True)) == sorted(parse_qsl(other.query, True))
+
+
+@pytest.mark.parametrize(("name", "body"), [
+    ("create", {"displayName": "j"}), ("get", None), ("list", None), ("cancel", {}), ("delete", None),
+])
+def test_each_method_is_that_of_googles_own_client(ours: Any, theirs: Any, name: str, body: Any) -> None:
+    place = {"parent": PARENT} if name in ("create", "list") else {"name": f"{PARENT}/customJobs/a-b_1"}
+    given = place if body is None else {**place, "body": body}
+    mine, other = getattr(ours, name)(**given), getattr(theirs, name)(**given)
+    assert (mine.method, mine.uri) == (other.method, other.uri)
+    assert json.loads(mine.body or b"0") == json.loads(other.body or "0")
+
+
+def test_every_api_is_found_in_its_document() -> None:
+    session = session_of(BASE)
+    assert session.log_entries.list(body={}).uri == f"{BASE}/v2/entries:list?alt=json"
+    assert session.billing.skus().list(parent="services/6F81-5844-456A").uri.startswith(
+        f"{BASE}/v1/services/6F81-5844-456A/skus?")
+    operation = session.registry.operations().get(name=f"{PARENT}/operations/1")
+    assert operation.uri == f"{BASE}/v1/{PARENT}/operations/1?alt=json"
+    assert session.builds.list(parent=PARENT).uri == f"{BASE}/v1/{PARENT}/builds?alt=json"
+
+
+@pytest.mark.parametrize(("call", "error"), [
+    (lambda vertex: vertex.get(name="customJobs/1"), ValueError),
+    (lambda vertex: vertex.get(name=f"{PARENT}/customJobs/1/../2"), ValueError),
+    (lambda vertex: vertex.get(), ValueError), (lambda vertex: vertex.get(id="1"), TypeError),
+    (lambda vertex: vertex.create(parent=PARENT), TypeError), (lambda vertex: vertex.patch, AttributeError),
+    (lambda vertex: vertex.get(name=f"{PARENT}/customJobs/1", body={}), TypeError),
+])
+def test_what_no_document_describes_is_not_sent(
+    ours: Any, call: Callable[[Any], object], error: type[Exception],
+) -> None:
+    with pytest.raises(error):
+        call(ours)
+
+
+def test_a_resource_is_cut_out_of_any_text() -> None:
+    found = {"methods": {"get": {"id": "x.a.b.get"}}}
+    other = {"methods": {"get": {"id": "x.b.get"}}}
+    document = {"text": '"b": {"methods"', "b": "b", "one": {"b": other}, "schemas": {"b": {"methods": 3}},
+                "resources": {"a": {"resources": {"b": found}}}}
+    for text in (json.dumps(document), json.dumps(document, indent=3), json.dumps(document, separators=(",", ":"))):
+        assert resource_of(text, "x", "a", "b") == found
+        with pytest.raises(LookupError):
+            resource_of(text, "x", "a", "c")
+
+
+class Says:
+    """A server that answers what it is told, by verb."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes] = {}
+        told = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                content = told.answers[self.command]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_DELETE = do_POST = answer
+
+            def log_message(self, *_: object) -> None:
+                """Tests print nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def says() -> Iterator[Says]:
+    made = Says()
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+def test_a_deletion_that_goes_on_or_failed(says: Says) -> None:
+    jobs = Jobs(session_of(f"http://127.0.0.1:{says.server.server_port}"))
+    says.answers["GET"] = b'{"name": "n/1", "state": "JOB_STATE_FAILED"}'.replace(
+        b"n/1", b"projects/p/locations/local/customJobs/1")
+    says.answers["DELETE"] = b'{"name": "operations/1"}'
+    assert jobs.delete("1") is False
+    says.answers["DELETE"] = b'{"name": "operations/1", "done": true, "error": {"code": 13, "message": "disk on fire"}}'
+    with pytest.raises(ServiceError, match="disk on fire"):
+        jobs.delete("1")
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"3", b"{", b"\xff", b'{"customJobs": 3}', b'{"customJobs": [3]}',
+                                    b'{"customJobs": [{"state": "JOB_STATE_FAILED"}]}', b'"text"', b"null"])
+def test_an_answer_that_makes_no_sense_is_one_line(says: Says, answer: bytes) -> None:
+    jobs = Jobs(session_of(f"http://127.0.0.1:{says.server.server_port}"))
+    says.answers["GET"] = answer
+    with pytest.raises(ServiceError) as caught:
+        jobs.list()
+    assert "\n" not in str(caught.value)
+
+
+FIELDS = st.sampled_from([
+    "state", "displayName", "createTime", "error", "labels", "jobSpec", "workerPoolSpecs", "machineSpec", "message",
+    "code", "replicaCount", "acceleratorCount", "scheduling", "strategy", "machineType",
+])
+NESTED = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.sampled_from(["", "x", "7"]),
+    lambda inner: st.dictionaries(FIELDS, inner, max_size=4) | st.lists(inner, max_size=2), max_leaves=12,
+)
+
+
+@given(st.dictionaries(FIELDS, NESTED))
+def test_any_resource_with_a_name_is_told_of(resource: dict[str, Any]) -> None:
+    info = to_info({**resource, "name": "n"})
+    assert info.id == "n"
+    json.dumps(asdict(info))
+    with pytest.raises(ServiceError):
+        to_info(resource)
 
 
 def test_a_job_is_handed_over_to_the_official_sdk(tmp_path: Path, quick_python: Path) -> None:
