@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from gcpod.api import check as check
     from gcpod.api import fetch_tensorboard as fetch_tensorboard
     from gcpod.api import open_run as open_run
+    from gcpod.api import open_sweep as open_sweep
     from gcpod.api import run as run
     from gcpod.api import submit as submit
+    from gcpod.api import sweep as sweep
     from gcpod.api import upload as upload
+    from gcpod.api import wait as wait
     from gcpod.connection import connect as connect
     from gcpod.copying import copy as copy
     from gcpod.data.build import DatasetRequest as DatasetRequest
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from gcpod.data.build import check_dataset as check_dataset
     from gcpod.data.inspect import inspect_dataset as inspect_dataset
     from gcpod.errors import GcpodError as GcpodError
+    from gcpod.inputs import RunOptions as RunOptions
     from gcpod.jobs.service import Jobs as Jobs
     from gcpod.localcloud.cloud import JobCloud as JobCloud
     from gcpod.packaging.build import build_packages as build_packages
@@ -32,7 +36,6 @@ if TYPE_CHECKING:
     from gcpod.results.metrics import read_metrics as read_metrics
     from gcpod.results.report import RunResult as RunResult
     from gcpod.runner import Run as Run
-    from gcpod.runner import RunOptions as RunOptions
     from gcpod.session import Session as Session
     from gcpod.spec import Spec as Spec
     from gcpod.specfile import load_spec as load_spec
@@ -43,12 +46,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "gcpod.api": ("build_in_bucket", "check", "fetch_tensorboard", "open_run", "run", "submit", "upload"),
+    "gcpod.api": (
+        "build_in_bucket", "check", "fetch_tensorboard", "open_run", "open_sweep", "run", "submit", "sweep", "upload",
+        "wait",
+    ),
     "gcpod.connection": ("connect",),
     "gcpod.copying": ("copy",),
     "gcpod.data.build": ("DatasetRequest", "build_dataset", "check_dataset"),
     "gcpod.data.inspect": ("inspect_dataset",),
     "gcpod.errors": ("GcpodError",),
+    "gcpod.inputs": ("RunOptions",),
     "gcpod.jobs.service": ("Jobs",),
     "gcpod.localcloud.cloud": ("JobCloud",),
     "gcpod.packaging.build": ("build_packages",),
@@ -56,7 +63,7 @@ _MODULES = {
     "gcpod.pipeline.render": ("RenderRequest", "render_config"),
     "gcpod.results.metrics": ("read_metrics",),
     "gcpod.results.report": ("RunResult",),
-    "gcpod.runner": ("Run", "RunOptions"),
+    "gcpod.runner": ("Run",),
     "gcpod.session": ("Session",),
     "gcpod.spec": ("Spec",),
     "gcpod.specfile": ("load_spec",),

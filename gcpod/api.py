@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 from gcpod.checks import check as check_spec
@@ -10,15 +11,22 @@ from gcpod.connection import LOCAL_PATIENCE_S, connect, loaded, objects_of, sett
 from gcpod.data.build import DatasetRequest
 from gcpod.data.check import Progress
 from gcpod.data.manifest import DatasetManifest
+from gcpod.inputs import RunOptions
+from gcpod.jobs.budget import budget_of
 from gcpod.jobs.reporter import Quiet, Reporter
 from gcpod.jobs.request import Kind
+from gcpod.jobs.service import Jobs
+from gcpod.jobs.watch import JobWatch
 from gcpod.layout import RunLayout
 from gcpod.results.report import RunResult
-from gcpod.runner import Run, RunOptions
+from gcpod.runner import Run
+from gcpod.session import Session
 from gcpod.spec import Spec
 from gcpod.status import Finding, JobInfo
 from gcpod.storage.datasets import build_and_upload, build_to_bucket
 from gcpod.storage.mirror import Mirrored
+from gcpod.sweeping import Sweep
+from gcpod.sweeps import Table
 from gcpod.uris import GcsUri
 
 
@@ -61,16 +69,28 @@ def open_run(
     """A run of a spec, not started; see runner.Run."""
     asked = loaded(spec)
     session = connect(asked, local=local, endpoint=endpoint)
+    return Run(asked, session, reporter or Quiet(), _patient(options, session))
+
+
+def open_sweep(
+    spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, options: RunOptions | None = None,
+    reporter: Reporter | None = None,
+) -> Sweep:
+    """The runs of a spec's sweep, not started; see sweeping.Sweep."""
+    asked = loaded(spec)
+    session = connect(asked, local=local, endpoint=endpoint)
+    return Sweep(asked, session, reporter or Quiet(), _patient(options, session))
+
+
+def _patient(options: RunOptions | None, session: Session) -> RunOptions:
+    """A server on this machine that is gone does not come back by itself, as a network does."""
     chosen = options or RunOptions()
-    if session.is_local:
-        # A server on this machine that is gone does not come back by itself, as a network does.
-        chosen = replace(chosen, patience_s=LOCAL_PATIENCE_S)
-    return Run(asked, session, reporter or Quiet(), chosen)
+    return replace(chosen, patience_s=LOCAL_PATIENCE_S) if session.is_local else chosen
 
 
 def run(
     spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, again: bool = False,
-    retry: bool = False, reporter: Reporter | None = None,
+    retry: bool = False, max_cost: Decimal | str | None = None, reporter: Reporter | None = None,
 ) -> RunResult:
     """Dataset, bucket, training, evaluation, export: everything that is not done yet.
 
@@ -79,13 +99,34 @@ def run(
         local, endpoint: see connect.
         again: start a new run although one of the same inputs exists.
         retry: submit a new attempt of a job that failed or was cancelled.
+        max_cost: shortens the jobs' time limits to what it pays for, in the currency of the prices; None: no limit.
         reporter: told what happens; by default nobody.
 
     Raises:
         GcpodError: an input is wrong, the cloud refuses, or a job failed.
     """
+    asked = loaded(spec)
+    if max_cost is not None:
+        settings = settings_of(asked, local=local, endpoint=endpoint)
+        asked = budget_of(asked, settings, max_cost=Decimal(max_cost)).spec
     options = RunOptions(again=again, retry=retry)
-    return open_run(spec, local=local, endpoint=endpoint, options=options, reporter=reporter).start()
+    return open_run(asked, local=local, endpoint=endpoint, options=options, reporter=reporter).start()
+
+
+def sweep(
+    spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, retry: bool = False,
+    reporter: Reporter | None = None,
+) -> Table:
+    """Runs everything that the spec's ``sweep`` names, some at a time; what became of each, the best first.
+
+    A run that fails ends no other: its row says why.
+
+    Raises:
+        SpecError: the sweep cannot be understood.
+        OutageError: the cloud was out of reach for longer than patience lasts.
+    """
+    options = RunOptions(retry=retry)
+    return open_sweep(spec, local=local, endpoint=endpoint, options=options, reporter=reporter).start()
 
 
 def upload(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None) -> RunLayout:
@@ -95,9 +136,26 @@ def upload(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None
 
 def submit(
     kind: Kind, spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, retry: bool = False,
+    checkpoint: str = "",
 ) -> JobInfo:
-    """Uploads what is missing and submits one job, or finds it where it was submitted before."""
-    return open_run(spec, local=local, endpoint=endpoint, options=RunOptions(retry=retry)).submit(kind)
+    """Uploads what is missing and submits one job, or finds it where it was submitted before.
+
+    ``checkpoint``, such as ckpt-5, makes an evaluation one pass over that.
+    """
+    return open_run(spec, local=local, endpoint=endpoint, options=RunOptions(retry=retry)).submit(kind, checkpoint)
+
+
+def wait(
+    *names: str, spec: Spec | Path | str | None = None, local: bool = False, endpoint: str | None = None,
+    deadline_s: float | None = None,
+) -> dict[str, JobInfo]:
+    """Waits until jobs have ended, on any machine; the last word on each, also on those that failed.
+
+    Raises:
+        DeadlineError: the time is over; the jobs go on.
+    """
+    jobs = Jobs(connect(loaded(spec or Spec()), local=local, endpoint=endpoint))
+    return JobWatch(jobs, names).wait(deadline_s)
 
 
 def fetch_tensorboard(

@@ -1,7 +1,9 @@
 """Stands for the trainer image in tests of everything around it: writes what the real trainer writes, in half a second.
 
 It gets the launcher's arguments. Its behaviour is set by objects in the bucket below ``<run>/behave/``: ``fail-train``
-makes the training exit with 1, ``hang-train`` and ``hang-eval`` make that job wait until the object is gone.
+makes the training exit with 1, ``hang-train`` and ``hang-eval`` make that job wait until the object is gone,
+``nan-train`` makes it log a loss that is no number before that, ``killed-train`` makes it die as if out of memory.
+With QUICK_TRAINER_S in its environment each job takes so many seconds longer, and logs LINES numbered lines meanwhile.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from urllib.parse import quote
 
 from gcpod import wire
 from gcpod.records import frame
+
+LINES = 20
 
 
 def scalar_event(step: int, tag: str, value: float) -> bytes:
@@ -33,6 +37,14 @@ def option(name: str) -> str:
         if argument.startswith(flag + "="):
             return argument.partition("=")[2]
     return ""
+
+
+def linger(role: str) -> None:
+    """Takes its time where it is told to."""
+    seconds = float(os.environ.get("QUICK_TRAINER_S", "0"))
+    for number in range(LINES if seconds else 0):
+        print(f"INFO:tensorflow:{role} line {number}", file=sys.stderr, flush=True)
+        time.sleep(seconds / LINES)
 
 
 def main() -> int:
@@ -63,13 +75,19 @@ def main() -> int:
         put("model/checkpoint", b'model_checkpoint_path: "ckpt-1"\n')
         print("INFO:tensorflow:Step 100 per-step time 0.050s", file=sys.stderr, flush=True)
         print("INFO:tensorflow:{'Loss/total_loss': 0.5,", file=sys.stderr, flush=True)
+        if wanted("nan-train"):
+            print("INFO:tensorflow:{'Loss/total_loss': nan,", file=sys.stderr, flush=True)
         put("model/train/events.out.tfevents.1", scalar_event(100, "Loss/total_loss", 0.5))
+        linger(role)
         while wanted("hang-train"):
             time.sleep(0.02)
         if wanted("fail-train"):
             print("ValueError: the training was told to fail", file=sys.stderr, flush=True)
             return 1
+        if wanted("killed-train"):
+            return 137
     elif role == "eval":
+        linger(role)
         while wanted("hang-eval"):
             time.sleep(0.02)
         put("model/eval/events.out.tfevents.1", b"".join(
@@ -78,6 +96,7 @@ def main() -> int:
             for name, value in (("mAP", shift), ("mAP@.50IOU", shift + 0.25), ("mAP@.75IOU", shift + 0.125))
         ))
     else:
+        linger(role)
         put("export/saved_model/saved_model.pb", b"model")
     return 0
 

@@ -27,7 +27,7 @@ from gcpod.textproto import Message, parse
 from gcpod.uris import GcsUri
 from tests.data.making import Dataset
 from tests.models import TF1_FILES, TF1_NAME, TF2_FILES, TF2_NAME, Fault, FileServer, archive
-from tests.test_runner import Told, blink
+from tests.runs import Told, blink
 
 MODELS = GcsUri.parse(f"gs://local-project-gcpod/models/{TF2_NAME}")
 CHECKPOINT = {

@@ -47,7 +47,7 @@ def hints(flags: str) -> Iterator[None]:
     try:
         yield
     except GcpodError as e:
-        e.fix = re.sub(r"`gcpod ((?:run|upload|jobs)\b[^`]*)`", rf"`gcpod \1 {flags}`", e.fix)
+        e.fix = re.sub(r"`gcpod ((?:run|upload|submit|sweep|jobs)\b[^`]*)`", rf"`gcpod \1 {flags}`", e.fix)
         raise
 
 

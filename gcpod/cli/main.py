@@ -30,6 +30,7 @@ _COMMANDS = {
     "bucket": ("gcpod.cli.bucket", "Make the bucket that the jobs need, and look at one that is there."),
     "upload": ("gcpod.cli.steps", "Put records, config and packages into the bucket."),
     "submit": ("gcpod.cli.steps", "Submit one job: train, eval or export."),
+    "sweep": ("gcpod.cli.sweep", "Many runs with other values, and one table of their results."),
     "jobs": ("gcpod.cli.jobs", "List, show, wait for and cancel jobs; read their logs."),
     "tensorboard": ("gcpod.cli.steps", "Fetch the TensorBoard files of a run."),
     "machines": ("gcpod.cli.machines", "List machines by region and runtime, with prices."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -16,9 +16,9 @@ from gcpod.cli.common import INTERRUPTED, cloud_flags, cloud_options, hints, jso
 from gcpod.cli.machines import amount, prices_option
 
 if TYPE_CHECKING:
-    from gcpod.jobs.budget import JobCost
-    from gcpod.jobs.prices import PriceTable
-    from gcpod.runner import Run, RunOptions
+    from gcpod.inputs import RunOptions
+    from gcpod.jobs.budget import Budget, JobCost
+    from gcpod.runner import Run
     from gcpod.spec import Spec
 
 
@@ -49,17 +49,20 @@ def run(
     steps: int | None, max_cost: Decimal | None, prices: Path | None, log: bool,
 ) -> None:
     """Dataset, bucket, training, evaluation, export: everything that is not done yet."""
-    from gcpod.runner import RunOptions
+    from gcpod.connection import settings_of
+    from gcpod.inputs import RunOptions
+    from gcpod.jobs.budget import budget_of
 
     spec = load(file)
     if steps is not None:
         spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps=steps))
-    costs: list[JobCost] = []
     if dry_run or max_cost is not None:
-        spec, costs = _costs(spec, local, endpoint, prices, max_cost)
-    if dry_run:
-        _dry_run(spec, local, endpoint, costs, shape)
-        return
+        budget = budget_of(spec, settings_of(spec, local=local, endpoint=endpoint), prices=prices, max_cost=max_cost)
+        _tell(budget)
+        spec = budget.spec
+        if dry_run:
+            _dry_run(spec, local, endpoint, budget.costs, shape)
+            return
     flags = cloud_flags(file, local, endpoint)
     given = {"--steps": steps, "--max-cost": max_cost, "--prices": prices}
     command = f"gcpod run {flags}" + "".join(f" {name} {value}" for name, value in given.items() if value is not None)
@@ -81,7 +84,7 @@ def demo(folder: Path, steps: int, as_json: bool, log: bool) -> None:
     An interrupted demo goes on where it stopped; a finished one starts anew.
     """
     from gcpod.demo import make_demo
-    from gcpod.runner import RunOptions
+    from gcpod.inputs import RunOptions
 
     spec = make_demo(folder, steps)
     flags, options = cloud_flags(folder / "gcpod.yaml", True, None), RunOptions(again_when_done=True)
@@ -89,40 +92,20 @@ def demo(folder: Path, steps: int, as_json: bool, log: bool) -> None:
         _run(spec, True, None, options, as_json, log, f"gcpod demo --dir {folder}", flags)
 
 
-def _costs(
-    spec: Spec, local: bool, endpoint: str | None, prices: Path | None, max_cost: Decimal | None,
-) -> tuple[Spec, list[JobCost]]:
-    """The jobs' costs, which are told, and the spec with the time limits that --max-cost leaves them."""
-    from gcpod.connection import settings_of
-    from gcpod.jobs.budget import capped, job_costs, limit
-    from gcpod.jobs.prices import find_prices, usual_prices
-    from gcpod.prepare import machines_of
-
-    settings = settings_of(spec, local=local, endpoint=endpoint)
-    region = settings.region.value
-    table = find_prices(prices, usual_prices(bool(settings.endpoint.value)))
-    costs = job_costs(spec, machines_of(spec, region)[0], region, table)
-    if max_cost is not None:
-        costs = limit(costs, max_cost)
-        spec = capped(spec, costs)
-    _tell(costs, table)
-    return spec, costs
-
-
-def _tell(costs: list[JobCost], table: PriceTable) -> None:
-    from gcpod.jobs.budget import worst_of
+def _tell(budget: Budget) -> None:
+    """The jobs' costs, on standard error."""
     from gcpod.jobs.prices import Unknown
 
-    for cost in costs:
+    for cost in budget.costs:
         hours, minutes = divmod(cost.timeout_s // 60, 60)
-        click.echo(f"cost of {cost.kind}: {cost.per_hour} per hour on {cost.machine}, at worst {cost.worst} until its "
+        click.echo(f"cost of {cost.kind}: {cost.per_hour} per hour on {cost.machines}, at worst {cost.worst} until its "
                    f"time limit of {hours} h {minutes} min", err=True)
-    worst = worst_of(costs)
-    told = f"prices of {table.date}, without disk, storage, network and logs"
+    worst = budget.worst
+    told = f"prices of {budget.table.date}, without disk, storage, network and logs"
     click.echo(f"cost of all: at worst {worst} ({worst.why if isinstance(worst, Unknown) else told})", err=True)
 
 
-def _dry_run(spec: Spec, local: bool, endpoint: str | None, costs: list[JobCost], shape: str) -> None:
+def _dry_run(spec: Spec, local: bool, endpoint: str | None, costs: Sequence[JobCost], shape: str) -> None:
     from gcpod.connection import settings_of
     from gcpod.prepare import prepare, requests_of
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gcpod.cli.common import cloud_options, json_option, print_json
+from gcpod.cli.common import cloud_flags, cloud_options, hints, json_option, print_json
 
 if TYPE_CHECKING:
     from gcpod.jobs.request import Kind
@@ -32,9 +32,13 @@ def upload(file: Path, local: bool, endpoint: str | None, as_json: bool) -> None
 @cloud_options
 @json_option
 @click.option("--retry", is_flag=True, help="A new attempt, where the last one failed or was cancelled.")
-def submit(kind: Kind, file: Path, local: bool, endpoint: str | None, as_json: bool, retry: bool) -> None:
+@click.option("--checkpoint", default="", metavar="NAME", help="Evaluate that one, such as ckpt-5, in one pass.")
+def submit(
+    kind: Kind, file: Path, local: bool, endpoint: str | None, as_json: bool, retry: bool, checkpoint: str,
+) -> None:
     """Upload what is missing and submit one job; a job that was submitted before is only named."""
-    info = _run(file, local, endpoint, retry=retry).submit(kind)
+    with hints(cloud_flags(file, local, endpoint)):
+        info = _run(file, local, endpoint, retry=retry).submit(kind, checkpoint)
     if as_json:
         print_json({"name": info.name, "state": info.state.value})
     else:
@@ -64,7 +68,7 @@ def _run(file: Path, local: bool, endpoint: str | None, retry: bool = False) -> 
 
     from gcpod.api import open_run
     from gcpod.cli.show import Screen
-    from gcpod.runner import RunOptions
+    from gcpod.inputs import RunOptions
 
     screen = Screen(Console(stderr=True))
     return open_run(file, local=local, endpoint=endpoint, options=RunOptions(retry=retry), reporter=screen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gcpod.status import Progress
 
@@ -31,3 +31,28 @@ def read_progress(progress: Progress, lines: Iterable[str]) -> Progress:
         if evaluated:
             progress = replace(progress, step=int(evaluated.group(1)))
     return progress
+
+
+@dataclass
+class Stall:
+    """Notices that a job which should make steps makes none.
+
+    Attributes:
+        limit_s: seconds without a step after which it has stalled.
+    """
+
+    limit_s: float
+    _step: int | None = None
+    _since: float | None = None
+    _told: bool = False
+
+    def look(self, now: float, running: bool, step: int | None) -> float | None:
+        """Seconds since the last step where that has just become too long; None else, and for the rest of a stall."""
+        if not running or self._since is None or step != self._step:
+            self._step, self._since, self._told = step, now, False
+            return None
+        quiet_s = now - self._since
+        if quiet_s < self.limit_s or self._told:
+            return None
+        self._told = True
+        return quiet_s

@@ -83,8 +83,8 @@ def test_a_killed_server_takes_its_jobs_along(root: Path, tmp_path: Path, monkey
     body = json.dumps(shell_job("sleep 300 & echo $! $$ > pids.part; mv pids.part pids; wait")).encode()
     path = "/v1/projects/p/locations/local/customJobs"
     number = Raw(url.removeprefix("http://"))("POST", path, body).json["name"].rpartition("/")[2]
-    numbers = until(lambda: (root / "jobs" / number / "pids").exists() and (
-        root / "jobs" / number / "pids").read_text().split())
+    numbers = until(lambda: (root / "jobs" / number / "workerpool0-0" / "pids").exists() and (
+        root / "jobs" / number / "workerpool0-0" / "pids").read_text().split())
     os.kill(int((root / "lock").read_text()), signal.SIGKILL)
     until(lambda: not any(_runs(int(one)) for one in numbers))
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,90 +12,28 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 
-from gcpod.data.model import Box
-from gcpod.demo import demo_spec
 from gcpod.errors import JobFailedError, OutageError, StorageError
-from gcpod.jobs.logs import LogLine
-from gcpod.jobs.request import INTENT_LABEL, Kind
+from gcpod.inputs import RunOptions
+from gcpod.jobs.request import INTENT_LABEL
 from gcpod.jobs.service import Jobs
 from gcpod.jobs.submit import Claim
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.runner import Run, RunOptions
+from gcpod.runner import Run
 from gcpod.session import Session
 from gcpod.settings import resolve
-from gcpod.spec import DataSpec, Spec
-from gcpod.status import JobInfo, JobState, Progress
+from gcpod.spec import MachineSpec, Spec
+from gcpod.status import JobState
 from gcpod.storage.objects import Objects
-from gcpod.storage.transfer import Progress as Moved
 from gcpod.uris import GcsUri
-from tests.data.making import Dataset
 from tests.jobs import Fault, Faults
-
-
-@dataclass
-class Told:
-    """Collects what a run says."""
-
-    texts: list[str] = field(default_factory=list)
-    states: list[tuple[str, str]] = field(default_factory=list)
-    logged: list[str] = field(default_factory=list)
-    progressed: list[Progress] = field(default_factory=list)
-    moved: list[Moved] = field(default_factory=list)
-
-    def say(self, text: str) -> None:
-        self.texts.append(text)
-
-    def moving(self, now: Moved) -> None:
-        self.moved.append(now)
-
-    def state(self, kind: Kind, info: JobInfo) -> None:
-        self.states.append((kind, info.state.short))
-
-    def lines(self, kind: Kind, lines: list[LogLine]) -> None:
-        self.logged += [f"{kind} {line.text}" for line in lines]
-
-    def progress(self, kind: Kind, progress: Progress) -> None:
-        self.progressed.append(progress)
-
-
-def blink(seconds: float) -> None:
-    """The pause between polls, cut short: the jobs behind them are real processes, so some time has to pass."""
-    time.sleep(min(seconds, 0.02))
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> Spec:
-    """A spec over a few images of two classes."""
-    data = Dataset(tmp_path)
-    for number in range(8):
-        data.add(f"picture{number}.jpg", Box("cat" if number % 2 else "dog", 10, 10, 60, 40))
-    return replace(demo_spec(steps=100), folder=tmp_path, data=DataSpec(images="images"))
-
-
-@pytest.fixture
-def session(quick_cloud: JobCloud, spec: Spec) -> Iterator[Session]:
-    made = Session(resolve(spec, endpoint=quick_cloud.url, environ={}, home=spec.folder))
-    yield made
-    made.storage.close()
-
-
-def make_run(spec: Spec, session: Session, told: Told | None = None, options: RunOptions | None = None) -> Run:
-    return Run(spec, session, told or Told(), options, sleep=blink)
-
-
-def behave(run: Run, session: Session, how: str) -> GcsUri:
-    """Sets the quick trainer's behaviour for a run; returns the object that does."""
-    layout = run.upload().layout
-    where = layout.root / "behave" / how
-    Objects(session).write(where, b"")
-    return where
+from tests.runs import Told, behave, blink, kinds, make_run, remove
 
 
 def test_a_run_trains_evaluates_exports_and_brings_the_results(spec: Spec, session: Session) -> None:
     told = Told()
     result = make_run(spec, session, told).start()
     assert set(result.jobs) == {"train", "eval", "export"}
-    assert told.states[0] == ("train", "PENDING")
+    assert told.states[0] == ("train", "QUEUED")
     assert [kind for kind, state in told.states if state == "SUCCEEDED"].count("export") == 1
     assert [metrics.step for metrics in result.metrics] == [0, 100]
     assert result.final is not None
@@ -172,15 +108,6 @@ def test_a_failed_training_ends_the_run_and_is_submitted_anew_only_when_asked(sp
     result = make_run(spec, session, options=RunOptions(retry=True)).start()
     assert result.jobs["train"] != trainings[0].name
     assert result.final is not None
-
-
-def kinds(session: Session) -> list[str]:
-    """The kind of every job, sorted."""
-    return sorted(job.labels["gcpod_kind"] for job in Jobs(session).list())
-
-
-def remove(session: Session, uri: GcsUri) -> None:
-    session.storage.bucket(uri.bucket).blob(uri.name).delete()
 
 
 def test_the_evaluation_starts_while_the_training_runs(spec: Spec, session: Session) -> None:
@@ -389,6 +316,60 @@ def test_states_of_every_job_are_reported_in_order(spec: Spec, session: Session)
     make_run(spec, session, told).start()
     for kind in ("train", "eval", "export"):
         states = [state for one, state in told.states if one == kind]
-        order = [JobState.PENDING.short, JobState.RUNNING.short, JobState.SUCCEEDED.short]
+        order = [JobState.QUEUED.short, JobState.PENDING.short, JobState.RUNNING.short, JobState.SUCCEEDED.short]
         assert states == [state for state in order if state in states]
         assert states[-1] == "SUCCEEDED"
+
+
+def test_an_evaluator_of_the_trainings_own_job_is_no_second_job(spec: Spec, session: Session) -> None:
+    train = replace(spec.train, machine=MachineSpec("n1-standard-4"))
+    spec = replace(spec, train=train, eval=replace(spec.eval, beside="pool"))
+    result = make_run(spec, session).start()
+    assert set(result.jobs) == {"train", "export"}
+    assert kinds(session) == ["export", "train"]
+    [made] = [job for job in Jobs(session).list() if job.labels["gcpod_kind"] == "train"]
+    assert made.replicas == 2
+
+
+def test_the_best_checkpoint_is_exported_only_when_all_were_evaluated(spec: Spec, session: Session) -> None:
+    spec = replace(spec, export=replace(spec.export, checkpoint="best"))
+    hang = behave(make_run(spec, session), session, "hang-eval")
+    told = Told()
+
+    def free(seconds: float) -> None:
+        blink(seconds)
+        if ("train", "SUCCEEDED") in told.states and ("eval", "RUNNING") in told.states and not freed:
+            assert "export" not in kinds(session)
+            freed.append(True)
+            remove(session, hang)
+
+    freed: list[bool] = []
+    result = Run(spec, session, told, sleep=free).start()
+    assert freed
+    export = session.vertex.get(name=result.jobs["export"]).execute()
+    arguments = export["jobSpec"]["workerPoolSpecs"][0]["containerSpec"]["args"]
+    assert any(one.startswith("--trained_checkpoint_dir=") and one.endswith("/best") for one in arguments)
+
+
+def test_who_may_not_read_logs_sees_progress_from_the_files(
+    spec: Spec, tmp_path: Path, quick_python: Path,
+) -> None:
+    faults = Faults(lambda _, path: 403 if path.endswith("entries:list") else None)
+    made = JobCloud(tmp_path / "c", cache=tmp_path, environment_of=lambda *_: quick_python, middleware=faults.wrap)
+    with made as cloud:
+        session = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder))
+        hang = behave(make_run(spec, session), session, "hang-train")
+        told, now = Told(), [0.0]
+
+        def pass_time(seconds: float) -> None:
+            now[0] += seconds
+            blink(seconds)
+            if now[0] > 300 and told.progressed and not freed:
+                freed.append(True)
+                remove(session, hang)
+
+        freed: list[bool] = []
+        Run(spec, session, told, clock=lambda: now[0], sleep=pass_time).start()
+        assert any(one.step == 100 and one.loss == 0.5 for one in told.progressed)
+        assert sum(text.startswith("going on without logs: E105") for text in told.texts) == 1
+        session.storage.close()

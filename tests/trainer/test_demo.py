@@ -15,10 +15,11 @@ import pytest
 from gcpod.copying import copy
 from gcpod.data.formats.voc import read_voc
 from gcpod.data.model import Annotation
+from gcpod.inputs import RunOptions
 from gcpod.jobs.reporter import Quiet
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.results.metrics import read_metrics
-from gcpod.runner import Run, RunOptions
+from gcpod.runner import Run
 from gcpod.session import Session
 from gcpod.settings import resolve
 from gcpod.specfile import load_spec
