@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
-from gcpod_launcher.evaluation import UNREADABLE_LOOKS, checkpoints
+import pytest
+from gcpod_launcher.evaluation import UNREADABLE_LOOKS, Followed, checkpoints, each, ended, only
 from hypothesis import given
 from hypothesis import strategies as st
+
+from .folder import Folder, save
 
 
 class World:
@@ -104,3 +109,94 @@ def test_whatever_the_bucket_shows_it_ends(shown: list[str | None], end_s: int, 
     assert all(one != following for one, following in pairwise(found))
     assert world.now <= (len(found) + 1) * (20 + poll_s)
     assert set(found) <= {one for one in shown if one is not None}
+
+
+def mark(path: Path, second: int, code: int = 0) -> None:
+    """Writes a marker at some second of the clock."""
+    path.write_text(f'{{"exit_code": {code}}}')
+    os.utime(path, (second, second))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_marker_that_comes_is_the_end(tmp_path: Path, beside: bool) -> None:
+    marker = tmp_path / "marker"
+    over = ended(Folder(), str(marker), beside)
+    assert not over()
+    mark(marker, 1)
+    assert over()
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_marker_from_before_is_the_end_for_a_job_of_its_own(tmp_path: Path, code: int) -> None:
+    mark(tmp_path / "marker", 1, code)
+    assert ended(Folder(), str(tmp_path / "marker"), beside=False)()
+
+
+@pytest.mark.parametrize("text", ['{"exit_code": 0}', '{"exit_code": 0, "stopped": true}', "{}", "[]", "{", ""])
+def test_a_marker_from_before_is_the_end_unless_it_tells_of_a_failure(tmp_path: Path, text: str) -> None:
+    (tmp_path / "marker").write_text(text)
+    assert ended(Folder(), str(tmp_path / "marker"), beside=True)()
+
+
+def test_a_failure_from_before_is_an_earlier_starts_for_a_machine_of_the_trainings_job(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    mark(marker, 1, code=1)
+    over = ended(Folder(), str(marker), beside=True)
+    assert not over()
+    marker.unlink()
+    assert not over()
+    mark(marker, 2)
+    assert over()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_storage_that_does_not_answer_is_not_the_end(tmp_path: Path, beside: bool) -> None:
+    files = Folder()
+    files.out = True
+    over = ended(files, str(tmp_path / "marker"), beside)
+    mark(tmp_path / "marker", 1)
+    assert not over()
+    files.out = False
+    assert over()
+
+
+def test_without_a_marker_the_training_never_ends(tmp_path: Path) -> None:
+    assert not ended(Folder(), None, beside=False)()
+
+
+def test_each_checkpoint_is_evaluated_from_a_copy_and_one_that_is_gone_is_left_out(tmp_path: Path) -> None:
+    model, copies, said = tmp_path / "model", tmp_path / "copies", list[str]()
+    copies.mkdir()
+    prefixes = [save(model, "ckpt-1", shards=2), f"{model}/ckpt-2", save(model, "ckpt-3")]
+    followed = Followed()
+    seen: list[tuple[str, dict[str, str]]] = []
+    for local in each(Folder(), prefixes, copies, followed, said.append):
+        assert followed == Followed(prefixes[len(seen) * 2], local)
+        seen.append((local, {p.name: p.read_text() for p in copies.iterdir()}))
+    assert seen == [
+        (f"{copies}/ckpt-1", {"ckpt-1.index": "ckpt-1", "ckpt-1.data-00000-of-00002": "ckpt-1 0",
+                              "ckpt-1.data-00001-of-00002": "ckpt-1 1"}),
+        (f"{copies}/ckpt-3", {"ckpt-3.index": "ckpt-3", "ckpt-3.data-00000-of-00001": "ckpt-3 0"}),
+    ]
+    assert said == [f"evaluating {model}/ckpt-2: there is no whole checkpoint of this name; "
+                    "there are: ckpt-1, ckpt-3; going on with the next"]
+
+
+def test_one_pass_takes_a_whole_checkpoint_alone(tmp_path: Path) -> None:
+    copies, there, cut = tmp_path / "copies", save(tmp_path, "ckpt-2"), save(tmp_path, "ckpt-3")
+    copies.mkdir()
+    Path(f"{cut}.index").unlink()
+    assert list(only(Folder(), there, copies, Followed())) == [f"{copies}/ckpt-2"]
+    for prefix in (cut, f"{tmp_path}/ckpt-4", f"{tmp_path}/ckpt-2.index", f"{tmp_path}/ckpt"):
+        with pytest.raises(SystemExit) as stop:
+            only(Folder(), prefix, copies, Followed())
+        assert stop.value.code == (f"gcpod_launcher: evaluating {prefix}: there is no whole checkpoint of this name; "
+                                   "there are: ckpt-2")
+
+
+def test_one_pass_over_a_folder_that_cannot_be_read_ends_with_one_line(tmp_path: Path) -> None:
+    files = Folder()
+    files.out = True
+    with pytest.raises(SystemExit) as stop:
+        only(files, f"{tmp_path}/ckpt-2", tmp_path, Followed())
+    assert stop.value.code == f"gcpod_launcher: evaluating {tmp_path}/ckpt-2: the storage does not answer"

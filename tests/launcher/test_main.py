@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gcpod_launcher.__main__ import arguments
+from gcpod_launcher.__main__ import arguments, model_dir
 
 from gcpod.runtimes import LAUNCHER
 
@@ -23,17 +23,42 @@ def test_the_modules_own_arguments_follow_the_dashes() -> None:
 def test_what_is_not_said_has_a_default() -> None:
     options = arguments(["--module", "x"])
     assert (options.package, options.role, options.marker, options.rest) == ([], "other", None, [])
-    assert (options.poll_s, options.timeout_s) == (10.0, 3600.0)
+    assert (options.poll_s, options.timeout_s, options.min_delta) == (10.0, 3600.0, 0.0)
+    assert (options.best, options.metric, options.stop, options.stop_after, options.once) == (None,) * 5
+
+
+def test_an_evaluation_is_told_what_is_best_and_when_to_stop() -> None:
+    options = arguments([
+        "--role", "eval", "--best", "gs://b/best", "--metric", "Loss/total_loss", "--min_delta", "1e-06",
+        "--stop_after", "3", "--stop", "gs://b/stop", "--module", "x", "--",
+    ])
+    assert (options.best, options.metric, options.min_delta) == ("gs://b/best", "Loss/total_loss", 1e-6)
+    assert (options.stop_after, options.stop) == (3, "gs://b/stop")
 
 
 @pytest.mark.parametrize("argv", [
     [], ["--module"], ["--module", "x", "--role", "cook"], ["--modul", "x"], ["--module", "x", "--poll_s", "soon"],
+    ["--module", "x", "--best", "b"], ["--module", "x", "--stop_after", "1", "--stop", "s"],
+    ["--module", "x", "--stop_after", "1", "--best", "b", "--metric", "m"],
+    ["--module", "x", "--stop_after", "0", "--best", "b", "--metric", "m", "--stop", "s"],
 ])
 def test_other_arguments_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         arguments(argv)
     assert stop.value.code == 2
     assert "usage: gcpod_launcher" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("rest", "environment", "expected"), [
+    (["--model_dir=gs://b/m", "-v"], "gs://b/aip/", "gs://b/m"), (["--model_dir", "gs://b/m"], "", "gs://b/m"),
+    (["-v", "-model_dir=m=1"], "", "m=1"), (["--model_dir"], "", None), (["--model_dirs=x"], "", None),
+    ([], "gs://b/aip/", "gs://b/aip/"), ([], "", None),
+])
+def test_a_training_begins_in_its_model_folder(
+    monkeypatch: pytest.MonkeyPatch, rest: list[str], environment: str, expected: str | None,
+) -> None:
+    monkeypatch.setenv("AIP_MODEL_DIR", environment)
+    assert model_dir(rest) == expected
 
 
 RUN = """

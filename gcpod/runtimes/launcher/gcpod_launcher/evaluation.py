@@ -1,4 +1,4 @@
-"""Evaluation that follows a training and ends with it.
+"""Evaluation that follows a training and ends with it, or looks at one checkpoint.
 
 model_main_tf2 looks for a checkpoint every 300 s, and after the training waits up to an hour for one that cannot come,
 unless a checkpoint's step equals num_steps (object_detection/model_lib_v2.py, eval_continuously). Here it looks as
@@ -7,20 +7,31 @@ often as it is told, and a marker object written by the training job says that t
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gcpod_launcher.best import Judge
+from gcpod_launcher.checkpoints import parts, split
+from gcpod_launcher.objects import Files
 
 UNREADABLE_LOOKS = 5
 """After the training's end, how often an index of checkpoints that cannot be read is looked at again."""
 
 
-def write(uri: str, text: str) -> None:
-    """Writes a small object."""
-    import tensorflow as tf
+def ready() -> None:
+    """Has to come before TensorFlow is imported.
 
-    with tf.io.gfile.GFile(uri, "w") as f:
-        f.write(text)
+    TensorFlow remembers an object's size for five seconds (gcs_file_system.cc), and so reads a checkpoint index that
+    grew meanwhile as a damaged one.
+    """
+    os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
 
 
 def checkpoints(
@@ -52,18 +63,114 @@ def checkpoints(
         sleep(poll_s)
 
 
-def follow(marker: str | None, poll_s: float, timeout_s: float) -> None:
-    """Makes TensorFlow's checkpoints_iterator follow the rule above for the rest of this process."""
-    # TensorFlow remembers an object's size for five seconds (gcs_file_system.cc), and so reads a checkpoint index that
-    # grew meanwhile as a damaged one.
-    os.environ.setdefault("GCS_STAT_CACHE_MAX_AGE", "0")
+def ended(files: Files, marker: str | None, beside: bool) -> Callable[[], bool]:
+    """Tells whether the training has ended; a storage that does not answer says no.
+
+    Args:
+        files: where the marker lies.
+        marker: the object that says so; None for a training that is never known to have ended.
+        beside: whether this is a machine of the training's own job, which starts anew together with it: a marker of a
+            training that failed, if it is there at the start, is then an earlier start's.
+    """
+    def version() -> int | None:
+        try:
+            return files.version(marker) if marker else None
+        except OSError:
+            return None
+
+    old = version() if beside and _failed(files, marker) else None
+    return lambda: version() not in (None, old)
+
+
+def _failed(files: Files, marker: str | None) -> bool:
+    """Whether a marker says of its training that it failed."""
+    try:
+        found = json.loads((files.read(marker) if marker else None) or "{}")
+        return isinstance(found, dict) and found.get("exit_code", 0) != 0
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def fetch(files: Files, prefix: str, folder: Path) -> str:
+    """Copies a checkpoint into a folder, in place of what is in there; returns the copy's prefix.
+
+    The trainer keeps its last seven checkpoints, and restoring one from a bucket takes a request or more for each
+    variable: often enough one would go while it is restored, and it may have gone before it turns out to be the best.
+
+    Raises:
+        OSError: it is not whole, or the storage failed.
+    """
+    source, name = split(prefix)
+    whole = parts(files.names(source))
+    if name not in whole:
+        raise OSError(f"there is no whole checkpoint of this name; there are: {', '.join(whole) or 'none'}")
+    for old in folder.iterdir():
+        old.unlink()
+    for file in whole[name]:
+        files.copy(f"{source}/{file}", str(folder / file))
+    return str(folder / name)
+
+
+@dataclass
+class Followed:
+    """The checkpoint that is being evaluated, and the prefix of its copy here; "" before the first."""
+
+    prefix: str = ""
+    local: str = ""
+
+
+def each(
+    files: Files, prefixes: Iterable[str], folder: Path, followed: Followed, say: Callable[[str], None],
+) -> Iterator[str]:
+    """Yields a copy of each checkpoint; one that is gone by then is left out and said."""
+    for prefix in prefixes:
+        try:
+            followed.prefix, followed.local = prefix, fetch(files, prefix, folder)
+        except OSError as e:
+            say(f"evaluating {prefix}: {e}; going on with the next")
+            continue
+        yield followed.local
+
+
+def only(files: Files, prefix: str, folder: Path, followed: Followed) -> Iterator[str]:
+    """Yields a copy of one checkpoint.
+
+    Raises:
+        SystemExit: it is not whole, or the storage failed.
+    """
+    try:
+        followed.prefix, followed.local = prefix, fetch(files, prefix, folder)
+    except OSError as e:
+        sys.exit(f"gcpod_launcher: evaluating {prefix}: {e}")
+    return iter([followed.local])
+
+
+def follow(found: Callable[[Callable[[], str | None]], Iterator[str]]) -> None:
+    """Makes TensorFlow's checkpoints_iterator yield other checkpoints in this process.
+
+    Args:
+        found: makes the iterator, from a function that returns the prefix of a folder's newest checkpoint, or None.
+    """
     import tensorflow as tf
 
-    def iterator(checkpoint_dir: str, **_: object) -> Iterator[str]:
-        return checkpoints(
-            lambda: tf.train.latest_checkpoint(checkpoint_dir),
-            lambda: bool(marker) and tf.io.gfile.exists(marker),
-            poll_s, timeout_s,
-        )
+    def latest(folder: str) -> str | None:
+        try:
+            found: str | None = tf.train.latest_checkpoint(folder)
+        except tf.errors.OpError:
+            return None
+        return found
 
-    tf.compat.v1.train.checkpoints_iterator = iterator
+    tf.compat.v1.train.checkpoints_iterator = lambda folder, **_: found(lambda: latest(folder))
+
+
+def judge_each(judge: Judge, followed: Followed) -> None:
+    """Tells a judge the metrics of each checkpoint that object_detection evaluates in this process."""
+    library: Any = importlib.import_module("object_detection.model_lib_v2")
+    evaluate = library.eager_eval_loop
+
+    def judged(*args: Any, **kwargs: Any) -> Any:
+        metrics = evaluate(*args, **kwargs)
+        judge.see(followed.prefix, int(kwargs["global_step"].numpy()), metrics, followed.local)
+        return metrics
+
+    library.eager_eval_loop = judged
