@@ -34,6 +34,16 @@ class PreconditionError(StoreError):
     """A generation or metageneration does not match."""
 
 
+class HeldError(StoreError):
+    """A hold keeps the object from being deleted or overwritten (https://cloud.google.com/storage/docs/object-holds)."""
+
+    def __init__(self, bucket: str, name: str, kind: str) -> None:
+        super().__init__(
+            f"Object '{bucket}/{name}' is under active {kind} hold and cannot be deleted, overwritten or archived "
+            "until hold is removed."
+        )
+
+
 class NotModifiedError(StoreError):
     """A read with a not-match condition found just what the reader has."""
 
@@ -120,6 +130,15 @@ class ObjectMeta:
     updated_us: int
     blob: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_holds(self) -> None:
+        """
+        Raises:
+            HeldError: the object may not be deleted or overwritten.
+        """
+        for name, kind in (("temporaryHold", "Temporary"), ("eventBasedHold", "Event-Based")):
+            if self.settings.get(name):
+                raise HeldError(self.bucket, self.name, kind)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,14 @@ class Checksums:
             )
 
     def merged(self, later: Checksums) -> Checksums:
-        """These, with what a later request adds."""
+        """These, with what a later request adds.
+
+        Raises:
+            InvalidRequestError: it says another value, so that one of the two is wrong whatever the bytes are.
+        """
+        for kind, one, other in (("CRC32C", self.crc32c, later.crc32c), ("MD5 hash", self.md5, later.md5)):
+            if one is not None and other is not None and one != other:
+                raise InvalidRequestError(f'Provided {kind} "{other}" doesn\'t match {kind} "{one}" provided before.')
         return Checksums(later.crc32c or self.crc32c, later.md5 or self.md5)
 
 

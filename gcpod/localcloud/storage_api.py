@@ -24,6 +24,7 @@ from gcpod.localcloud.storage_common import (
     project_number,
     storage_handler,
 )
+from gcpod.localcloud.storage_limits import limited
 from gcpod.localcloud.storage_uploads import Uploads
 from gcpod.localcloud.storage_xml import XmlApi
 from gcpod.localcloud.store import Store
@@ -56,7 +57,7 @@ def storage_api(store: Store) -> Api:
     }
     for name, function in handlers.items():
         api.handler(f"storage.{name}")(storage_handler(function))
-    api.handlers = {name: paid(store, handler) for name, handler in api.handlers.items()}
+    api.handlers = {name: paid(store, limited(handler)) for name, handler in api.handlers.items()}
     return api
 
 

@@ -18,6 +18,7 @@ from gcpod.localcloud.records import (
     Bucket,
     BucketExistsError,
     BucketNotEmptyError,
+    HeldError,
     InvalidRequestError,
     NoSuchBucketError,
     NoSuchObjectError,
@@ -88,6 +89,8 @@ def to_api_error(refusal: StoreError) -> ApiError:
     """What the service says for a refusal of the store."""
     if isinstance(refusal, NoSuchObjectError):
         return ApiError(404, str(refusal))
+    if isinstance(refusal, HeldError):
+        return ApiError(403, str(refusal))
     if isinstance(refusal, InvalidRequestError):
         return ApiError(400, str(refusal), "required" if str(refusal) == "Required" else "invalid")
     status, message = _REFUSALS[type(refusal)]
@@ -110,18 +113,28 @@ def storage_handler(function: Callable[[Call], Reply]) -> Callable[[Call], Reply
 
 
 def paid(store: Store, function: Callable[[Call], Reply]) -> Callable[[Call], Reply]:
-    """Refuses requests to a requester-pays bucket that name no project to bill
-    (https://cloud.google.com/storage/docs/requester-pays); an upload under way was paid for when it began.
-    """
+    """Asks `check_paid` before the handler sees a request."""
 
     @functools.wraps(function)
     def billed(call: Call) -> Reply:
-        named = call.query.get("userProject") or call.headers.get("x-goog-user-project")
-        if not named and "upload_id" not in call.query and store.requester_pays(call.path.get("bucket", "")):
-            raise ApiError(400, "Bucket is requester pays bucket but no user project provided.", "required")
+        for name in ("bucket", "sourceBucket", "destinationBucket"):
+            check_paid(store, call.path.get(name, ""), call)
         return function(call)
 
     return billed
+
+
+def check_paid(store: Store, bucket: str, call: Call) -> None:
+    """Refuses a request to a requester-pays bucket that names no project to bill
+    (https://cloud.google.com/storage/docs/requester-pays); an upload under way was paid for when it began.
+
+    Raises:
+        ApiError: 400.
+    """
+    named = call.query.get("userProject") or call.headers.get("x-goog-user-project")
+    under_way = "upload_id" in call.query or "uploadId" in call.query
+    if not named and not under_way and store.requester_pays(bucket):
+        raise ApiError(400, "Bucket is requester pays bucket but no user project provided.", "required")
 
 
 def conditions(query: QueryParams, prefix: str = "if") -> Preconditions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from gcpod.localcloud.api_error import ApiError
@@ -22,6 +24,7 @@ from gcpod.localcloud.storage_common import (
 )
 from gcpod.localcloud.storage_media import download
 from gcpod.localcloud.store import Store
+from gcpod.localcloud.store_buckets import Settings
 
 _OBJECT_MAPS = ("metadata",)
 
@@ -98,13 +101,16 @@ class _Objects:
 
     def update(self, call: Call) -> Reply:
         settings = object_settings(call.json)
-        return self._changed(
-            call, lambda old: {**{name: old[name] for name in ("storageClass",) if name in old}, **settings}
-        )
+        return self._changed(call, lambda old: {**{name: old[name] for name in _LASTING if name in old}, **settings})
 
-    def _changed(self, call: Call, edit: Any) -> Reply:
+    def _changed(self, call: Call, edit: Callable[[Settings], Settings]) -> Reply:
+        def checked(old: Settings) -> Settings:
+            new = edit(old)
+            _check_custom_time(old.get("customTime"), new.get("customTime"))
+            return new
+
         generation, wanted = number(call.query, "generation"), conditions(call.query)
-        meta = self._store.change_object(call.path["bucket"], call.path["object"], edit, generation, wanted)
+        meta = self._store.change_object(call.path["bucket"], call.path["object"], checked, generation, wanted)
         return Reply(value=object_resource(meta, call.base_url))
 
     def delete(self, call: Call) -> Reply:
@@ -117,6 +123,8 @@ class _Objects:
         bucket, destination = call.path["destinationBucket"], request.get("destination")
         sources = [_compose_source(one or {}) for one in request.get("sourceObjects") or []]
         settings = None if destination is None else object_settings(destination)
+        if call.query.get("kmsKeyName"):
+            settings = {**(settings or {}), "kmsKeyName": call.query["kmsKeyName"]}
         name = call.path["destinationObject"]
         meta = self._store.compose(bucket, name, sources, settings, conditions(call.query))
         if request.get("deleteSourceObjects"):
@@ -171,6 +179,7 @@ class _Objects:
         return Reply(value=object_resource(meta, call.base_url))
 
 
+_LASTING = ("storageClass", "customTime", "kmsKeyName")
 _NOT_COPIED = ("acl", "storageClass", "kmsKeyName", "eventBasedHold", "temporaryHold", "retention")
 
 
@@ -181,6 +190,22 @@ def _strict(wanted: Preconditions, call: Call, store: Store) -> Preconditions:
     meta = store.get(call.path["sourceBucket"], call.path["sourceObject"], number(call.query, "sourceGeneration"))
     wanted.check(meta.generation, meta.metageneration)
     return wanted
+
+
+def _check_custom_time(old: str | None, new: str | None) -> None:
+    # https://cloud.google.com/storage/docs/metadata#custom-time
+    if old is not None and (new is None or _moment(new) < _moment(old)):
+        raise ApiError(400, "Custom time cannot be removed or set to an earlier date time.")
+
+
+def _moment(text: str) -> datetime:
+    whole, _, rest = text.partition(".")
+    zone = rest.lstrip("0123456789") or whole[19:]
+    fraction = rest[: len(rest) - len(rest.lstrip("0123456789"))][:6].ljust(6, "0")
+    try:
+        return datetime.fromisoformat(f"{whole[:19]}.{fraction}{zone.replace('Z', '+00:00')}")
+    except ValueError:
+        raise ApiError(400, f"Invalid custom time: {text}") from None
 
 
 def _compose_source(told: dict[str, Any]) -> ComposeSource:

@@ -18,6 +18,7 @@ from gcpod.localcloud.records import InvalidRequestError, ObjectMeta
 from gcpod.localcloud.schema import check_body
 from gcpod.localcloud.sessions import Checksums, ContentRange, Intent, Sessions
 from gcpod.localcloud.storage_common import conditions, object_resource, object_settings
+from gcpod.localcloud.storage_limits import refuse_fields
 from gcpod.localcloud.store import Store, check_object_name
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
@@ -40,7 +41,6 @@ class Uploads:
             raise ApiError(400, "Upload requests must be sent to an /upload path.", "badRequest")
         if "upload_id" in call.query:
             return self._continue(call, body)
-        refuse_customer_keys(call.headers)
         if call.verb != "POST":
             raise ApiError(400, "An upload_id is needed to continue an upload.", "badRequest")
         kind = call.query.get("uploadType", "")
@@ -114,6 +114,7 @@ class Uploads:
     def _resource(self, content: bytes) -> dict[str, Any]:
         value = bodies.parse_json(content)
         checked = check_body(self._document, "Object", value) if value is not None else {}
+        refuse_fields(checked)
         return {name: one for name, one in checked.items() if one is not None}
 
     def _intent(self, call: Call, resource: Mapping[str, Any], size: int | None) -> Intent:
@@ -136,16 +137,6 @@ def checksums_of(headers: Headers) -> Checksums:
             name, _, checksum = one.strip().partition("=")
             found[name.lower()] = checksum
     return Checksums(found.get("crc32c"), found.get("md5"))
-
-
-def refuse_customer_keys(headers: Headers) -> None:
-    """Objects under a customer-supplied key are not kept here.
-
-    Raises:
-        ApiError: 501, the request brings such a key.
-    """
-    if "x-goog-encryption-key" in headers or "x-goog-copy-source-encryption-key" in headers:
-        raise ApiError(501, "Customer-supplied encryption keys are not implemented by the local cloud.")
 
 
 def _content_range(text: str | None) -> ContentRange | None:

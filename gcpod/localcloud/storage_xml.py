@@ -34,14 +34,16 @@ from gcpod.localcloud.records import (
     StoreError,
     Upload,
 )
-from gcpod.localcloud.storage_common import to_api_error
+from gcpod.localcloud.storage_common import check_paid, to_api_error
+from gcpod.localcloud.storage_limits import refuse_xml
 from gcpod.localcloud.storage_media import download, header_text
-from gcpod.localcloud.storage_uploads import checksums_of, refuse_customer_keys
+from gcpod.localcloud.storage_uploads import checksums_of
 from gcpod.localcloud.store import Store, check_object_name
 
 _PATH = re.compile(r"/([a-z0-9][a-z0-9._-]{1,220}[a-z0-9])/(.+)", re.DOTALL)
 _LEAST_PART_BYTES = 5 << 20
 _MAX_PART = 10_000
+_PARAMETERS = frozenset(("generation", "partNumber", "uploadId", "uploads", "userProject"))
 _XML = "application/xml; charset=UTF-8"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _CODES = {
@@ -85,7 +87,8 @@ class XmlApi:
             return _refusal(refusal)
 
     def _dispatch(self, call: Call, body: RawBody, bucket: str, name: str) -> Reply:
-        refuse_customer_keys(call.headers)
+        refuse_xml(call.query, call.headers, _PARAMETERS)
+        check_paid(self._store, bucket, call)
         upload, part = call.query.get("uploadId"), call.query.get("partNumber")
         if not body.complete:
             raise ApiError(400, "The request body ended early.")

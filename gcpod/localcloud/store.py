@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from gcpod.localcloud.blobs import Blob, read_range
+from gcpod.localcloud.database import Change
 from gcpod.localcloud.listing import ListPage, ListQuery, list_page
 from gcpod.localcloud.records import (
     NO_CONDITIONS,
@@ -26,6 +27,8 @@ from gcpod.localcloud.store_buckets import BucketStore, Settings, present
 
 MAX_COMPOSE = 32
 MAX_NAME_BYTES = 1024
+_INHERITED = ("storageClass",)
+"""Settings of a bucket that its new objects get (https://cloud.google.com/storage/docs/storage-classes#default)."""
 
 
 class Store(BucketStore):
@@ -89,15 +92,14 @@ class Store(BucketStore):
             upload: the id of the upload session that this finishes, in the same transaction.
 
         Raises:
-            NoSuchBucketError, PreconditionError: as they say.
+            NoSuchBucketError, PreconditionError, HeldError: as they say.
             InvalidRequestError: no object name.
         """
         try:
             check_object_name(name)
             with self.database.change() as change:
-                present(change.bucket(bucket))
-                old = change.object(bucket, name)
-                conditions.check(old.generation if old else 0, old.metageneration if old else 0)
+                home = present(change.bucket(bucket))
+                old = _replaceable(change, bucket, name, conditions)
                 now = self.clock()
                 meta = ObjectMeta(
                     bucket,
@@ -111,7 +113,7 @@ class Store(BucketStore):
                     now,
                     now,
                     blob.name,
-                    settings,
+                    {**{key: home.settings[key] for key in _INHERITED if key in home.settings}, **settings},
                 )
                 change.put_object(meta)
                 if upload is not None:
@@ -156,12 +158,13 @@ class Store(BucketStore):
         """Drops an object.
 
         Raises:
-            NoSuchBucketError, NoSuchObjectError, PreconditionError: as they say.
+            NoSuchBucketError, NoSuchObjectError, PreconditionError, HeldError: as they say.
         """
         with self.database.change() as change:
             present(change.bucket(bucket))
             found = _live(change.object(bucket, name), bucket, name, generation)
             conditions.check(found.generation, found.metageneration)
+            found.check_holds()
             change.drop_object(bucket, name)
         self.blobs.remove(found.blob)
 
@@ -210,8 +213,8 @@ class Store(BucketStore):
             for _, file in opened:
                 file.close()
         count = sum(meta.component_count or 1 for meta, _ in opened)
-        kept = opened[0][0].settings.get("contentType") if settings is None else None
         if settings is None:
+            kept = opened[0][0].settings.get("contentType")
             settings = {} if kept is None else {"contentType": kept}
         return self.insert(bucket, name, blob, settings, conditions, component_count=count)
 
@@ -245,15 +248,15 @@ class Store(BucketStore):
         """Renames an object within its bucket (https://cloud.google.com/storage/docs/json_api/v1/objects/move).
 
         Raises:
-            NoSuchBucketError, NoSuchObjectError, PreconditionError, InvalidRequestError: as they say.
+            NoSuchBucketError, NoSuchObjectError, PreconditionError, HeldError, InvalidRequestError: as they say.
         """
         check_object_name(name)
         with self.database.change() as change:
             present(change.bucket(bucket))
             found = _live(change.object(bucket, source), bucket, source, None)
             source_conditions.check(found.generation, found.metageneration)
-            old = change.object(bucket, name)
-            conditions.check(old.generation if old else 0, old.metageneration if old else 0)
+            found.check_holds()
+            old = _replaceable(change, bucket, name, conditions)
             now = self.clock()
             change.drop_object(bucket, source)
             meta = replace(
@@ -294,6 +297,14 @@ def check_object_name(name: str) -> None:
 def _joined(opened: Sequence[tuple[ObjectMeta, BinaryIO]]) -> Iterator[bytes]:
     for meta, file in opened:
         yield from read_range(file, 0, meta.size)
+
+
+def _replaceable(change: Change, bucket: str, name: str, conditions: Preconditions) -> ObjectMeta | None:
+    old = change.object(bucket, name)
+    conditions.check(old.generation if old else 0, old.metageneration if old else 0)
+    if old is not None:
+        old.check_holds()
+    return old
 
 
 def _live(meta: ObjectMeta | None, bucket: str, name: str, generation: int | None) -> ObjectMeta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -12,12 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
 
 from gcpod.localcloud.server import LocalCloud
 
+QUANTUM = 256 * 1024
+"""What chunks of a resumable upload are multiples of, in bytes."""
+AT_ONCE = DEFAULT_RETRY.with_delay(initial=0.001, maximum=0.01)
+"""Google's own retries without their pauses."""
 LIVE_BUCKET = os.environ.get("GCPOD_LIVE_BUCKET", "")
 
 
@@ -40,6 +47,11 @@ class Space:
         return [
             one.name.removeprefix(self.prefix) for one in self.bucket.list_blobs(prefix=self.prefix + prefix, **options)
         ]
+
+
+def crc(content: bytes) -> str:
+    """The CRC32C of bytes as the service writes it."""
+    return base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
 
 
 @dataclass(frozen=True)

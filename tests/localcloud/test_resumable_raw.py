@@ -10,9 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gcpod.localcloud.server import LocalCloud
-from tests.localcloud.conftest import Raw, local_client
-
-QUANTUM = 256 * 1024
+from tests.localcloud.conftest import QUANTUM, Raw, crc, local_client
 
 
 def begin(raw: Raw, bucket: str, query: str = "name=x", **headers: str) -> str:
@@ -72,6 +70,34 @@ def test_cancel(raw: Raw, bucket: Any) -> None:
 def test_unknown_session(raw: Raw, bucket: Any) -> None:
     reply = raw("PUT", f"/upload/storage/v1/b/{bucket.name}/o?uploadType=resumable&upload_id=none", b"x")
     assert reply.status == 404
+
+
+def test_a_total_told_at_the_end(raw: Raw, bucket: Any) -> None:
+    session = begin(raw, bucket.name)
+    assert raw("PUT", session, b"a" * QUANTUM, Content_Range=f"bytes 0-{QUANTUM - 1}/*").status == 308
+    done = raw("PUT", session, b"", Content_Range=f"bytes */{QUANTUM}")
+    assert (done.status, done.json["size"]) == (200, str(QUANTUM))
+
+
+def test_nothing_at_all(raw: Raw, bucket: Any) -> None:
+    for number, headers in enumerate(({}, {"Content_Range": "bytes */0"})):
+        done = raw("PUT", begin(raw, bucket.name, f"name=x{number}"), b"", **headers)
+        assert (done.status, done.json["size"]) == (200, "0")
+
+
+def test_no_name(raw: Raw, bucket: Any) -> None:
+    for query in ("uploadType=media", "uploadType=resumable", "uploadType=media&name="):
+        reply = raw("POST", f"/upload/storage/v1/b/{bucket.name}/o?{query}", b"")
+        assert (reply.status, reply.json["error"]["errors"][0]["reason"]) == (400, "required")
+
+
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_checksums_that_contradict_each_other(raw: Raw, bucket: Any, good: int) -> None:
+    told = ["crc32c=AAAAAA==", f"crc32c={crc(b'hello')}"]
+    session = begin(raw, bucket.name, X_Goog_Hash=told[good != 1])
+    reply = raw("PUT", session, b"hello", X_Goog_Hash=told[good != 0])
+    assert reply.status == (200 if good == 2 else 400)
+    assert len(list(bucket.list_blobs())) == (good == 2)
 
 
 def test_wrong_checksum_at_the_end(raw: Raw, bucket: Any) -> None:
