@@ -106,7 +106,7 @@ def dataset_request(spec: Spec, out: Path | None = None) -> DatasetRequest:
         annotations=spec.local_path(data.annotations) if data.annotations else None,
         out=out or Workdir.of(spec).dataset, eval_fraction=data.eval_fraction, labels=labels, policies=data.policies,
         format=data.format, aliases=data.aliases or {}, verify=data.verify, near_duplicates=data.near_duplicates,
-        max_side=data.max_side, masks=data.masks,
+        max_side=data.max_side, masks=data.masks, train_shards=spec.train.workers + 1,
     )
 
 
@@ -341,6 +341,7 @@ def prepare(
     runtime = find_runtime(spec.runtime.name)
     refuse_jobs(spec, settings)
     manifest = build_spec_dataset(spec)
+    _check_shards(spec, manifest)
     counts = ", ".join(f"{manifest.images[split]} {split}" for split in SPLITS)
     labels = ", ".join(manifest.read_label_map().names)
     say(f"dataset: {counts} images of {manifest.num_classes} classes ({labels})")
@@ -366,6 +367,14 @@ def prepare(
         check_fetched(fetched)
         config = render_spec_config(spec, manifest, layout, fetched)
     return Prepared(spec, chosen, layout, manifest, config, packages, machines, notes, fetched)
+
+
+def _check_shards(spec: Spec, manifest: DatasetManifest) -> None:
+    """Machines that train together deal files among themselves; one that gets none ends with an OutOfRangeError."""
+    machines, shards = spec.train.workers + 1, len(manifest.shard_paths("train"))
+    if machines > max(1, shards):
+        raise SpecError("dealing the records to", f"{machines} machines", f"the training has {shards} shards",
+                        f"set train.workers: {shards - 1} at the most, or add images", code="J402")
 
 
 def _told(package: Path) -> str:

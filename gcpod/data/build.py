@@ -57,6 +57,7 @@ class DatasetRequest:
         shard_examples: the most images of a shard.
         compression: "gzip" packs the shards; the Object Detection API reads none of these.
         materialise: a new folder that the images are copied to by split, too.
+        train_shards: see `gcpod.data.plan.PlanOptions`.
     """
 
     images: Path
@@ -75,10 +76,13 @@ class DatasetRequest:
     shard_examples: int | None = None
     compression: Compression = "none"
     materialise: Path | None = None
+    train_shards: int = 1
 
     @property
     def plan_options(self) -> PlanOptions:
-        return PlanOptions(self.eval_fraction, self.shard_bytes, self.shard_examples, self.compression)
+        return PlanOptions(
+            self.eval_fraction, self.shard_bytes, self.shard_examples, self.compression, self.train_shards,
+        )
 
     def check_options(self, given: LabelMap | None) -> CheckOptions:
         """How to check, with the imposed label map, else the one that comes with the labels."""

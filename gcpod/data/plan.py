@@ -81,12 +81,15 @@ class PlanOptions:
         shard_bytes: about how large a shard gets; a larger image makes a larger shard.
         shard_examples: the most images of a shard; None for no limit.
         compression: "gzip" or "none"; a shard's size is meant before compression.
+        train_shards: the least shards of the training split, where it has so many images: machines that train together
+            deal whole files among themselves (tf.data's auto-sharding, which object_detection/inputs.py leaves on).
     """
 
     eval_fraction: float = 0.1
     shard_bytes: int = SHARD_BYTES
     shard_examples: int | None = None
     compression: Compression = "none"
+    train_shards: int = 1
 
 
 def plan_dataset(
@@ -141,10 +144,12 @@ def plan_dataset(
 
 def _deal(split: Split, samples: Sequence[CheckedSample], options: PlanOptions) -> Iterator[ShardPlan]:
     groups: list[list[CheckedSample]] = []
-    room = 0
+    room, most = 0, options.shard_examples
+    if split == "train" and options.train_shards > 1:
+        most = min(most or len(samples), max(1, len(samples) // options.train_shards))
     for sample in sorted(samples, key=lambda sample: (sample.probe.sha256, sample.name)):
         size = sample.probe.size_bytes + _EXAMPLE_OVERHEAD_BYTES
-        if not groups or size > room or len(groups[-1]) == options.shard_examples:
+        if not groups or size > room or len(groups[-1]) == most:
             groups.append([])
             room = options.shard_bytes
         groups[-1].append(sample)

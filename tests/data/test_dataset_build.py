@@ -67,6 +67,15 @@ def small(dataset: Dataset, count: int = 12) -> DatasetRequest:
     return DatasetRequest(dataset.images, None, dataset.out)
 
 
+@pytest.mark.parametrize("wanted", [1, 2, 3, 5, 7])
+def test_as_many_training_shards_as_machines(dataset: Dataset, wanted: int) -> None:
+    manifest = build_dataset(replace(small(dataset), train_shards=wanted))
+    shards = [shard for shard in manifest.shards if shard.split == "train"]
+    assert len(shards) >= min(wanted, manifest.images["train"])
+    assert all(shard.examples for shard in shards)
+    assert len([shard for shard in manifest.shards if shard.split == "eval"]) == 1
+
+
 def test_every_key_of_an_example(dataset: Dataset) -> None:
     data = picture(kind="PNG")
     boxes = (Box("chat noir é", 25, 10, 50, 40, difficult=True, pose="Left"), Box("dog", 0, 0, 100, 50, truncated=True))
