@@ -31,7 +31,7 @@ _COMMANDS = {
     "upload": ("gcpod.cli.steps", "Put records, config and packages into the bucket."),
     "submit": ("gcpod.cli.steps", "Submit one job: train, eval or export."),
     "sweep": ("gcpod.cli.sweep", "Many runs with other values, and one table of their results."),
-    "jobs": ("gcpod.cli.jobs", "List, show, wait for and cancel jobs; read their logs."),
+    "jobs": ("gcpod.cli.jobs", "List, show, wait for, cancel and delete jobs; read their logs."),
     "tensorboard": ("gcpod.cli.steps", "Fetch the TensorBoard files of a run."),
     "machines": ("gcpod.cli.machines", "List machines by region and runtime, with prices."),
     "runtime": ("gcpod.cli.runtime", "List, show and make what jobs run in."),
