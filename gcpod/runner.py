@@ -317,6 +317,8 @@ class Run:
             self.spec.train.stall_minutes * 60 if training else None,
         )
         self.reporter.state(kind, info)
+        if not info.state.terminal:
+            self.reporter.say(f"{kind}: see {self.session.console_url(info.id)}")
         if self._board is not None and not info.state.terminal:
             self._board.follow(info, followed.begin())
         return info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def test_progress_is_described_as_far_as_it_is_known() -> None:
     assert describe(Progress(step=100, total_steps=500)) == ""
     known = Progress(step=200, total_steps=500, loss=0.25, steps_per_s=10.0)
     assert describe(known) == "loss 0.250, 10.0 steps/s, 0:30 left"
+    assert describe(replace(known, checkpoint="ckpt-3")).endswith("0:30 left, saved ckpt-3")
     assert describe(Progress(step=0, total_steps=72_000, steps_per_s=10.0)) == "10.0 steps/s, 2h 0min left"
 
 

@@ -81,7 +81,8 @@ class Screen:
         facts = describe(progress)
         if not self.console.is_terminal:
             of = f" of {progress.total_steps}" if progress.total_steps else ""
-            self.say(f"{kind}: step {progress.step}{of} {facts}".rstrip())
+            step = f"step {progress.step}{of} " if progress.step is not None else ""
+            self.say(f"{kind}: {step}{facts}".rstrip())
             return
         if kind not in self._tasks:
             self._tasks[kind] = self._bars.add_task(kind, total=progress.total_steps, facts="")
@@ -89,7 +90,7 @@ class Screen:
 
 
 def describe(progress: JobProgress) -> str:
-    """Loss, rate and time left, as far as they are known."""
+    """Loss, rate, time left and the newest checkpoint, as far as they are known."""
     facts = []
     if progress.loss is not None:
         facts.append(f"loss {progress.loss:.3f}")
@@ -97,6 +98,8 @@ def describe(progress: JobProgress) -> str:
         facts.append(f"{progress.steps_per_s:.1f} steps/s")
     if progress.left_s is not None:
         facts.append(f"{_duration(progress.left_s)} left")
+    if progress.checkpoint is not None:
+        facts.append(f"saved {progress.checkpoint}")
     return ", ".join(facts)
 
 

@@ -41,6 +41,8 @@ def test_a_run_trains_evaluates_exports_and_brings_the_results(spec: Spec, sessi
     assert sorted(p.name for p in result.tensorboard.glob("*/events.out.tfevents.*")) == ["events.out.tfevents.1"] * 2
     assert Objects(session).exists(GcsUri.parse(result.saved_model) / "saved_model.pb")
     assert (spec.folder / "runs" / result.run_id / "result.json").exists()
+    pages = [text for text in told.texts if text.startswith("train: see http")]
+    assert pages == [f"train: see {session.console_url(result.jobs['train'].rsplit('/', 1)[-1])}"]
     assert any(p.step == 100 and p.loss == 0.5 and p.total_steps == 100 for p in told.progressed)
     assert any("Step 100 per-step time" in line for line in told.logged)
     assert any(text.startswith("machine of train: the local region offers CPU machines only") for text in told.texts)
