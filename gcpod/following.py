@@ -45,14 +45,21 @@ def follow(
     """
     since = clock()
     while True:
-        changed = False
+        changed, trouble = False, None
         try:
             board.poll()
             for run in runs():
-                changed = run.advance() or changed
-            reach.found()
+                # What one run cannot reach, such as a quota, holds up no other.
+                try:
+                    changed = run.advance() or changed
+                except OutageError as e:
+                    trouble = e
         except OutageError as e:
-            reach.lost(e)
+            trouble = e
+        if trouble is None:
+            reach.found()
+        else:
+            reach.lost(trouble)
         if all(run.over for run in runs()):
             return
         since = clock() if changed else since

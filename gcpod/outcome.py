@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 
-from gcpod.errors import StorageError
+from gcpod.errors import GcpodError, StorageError
 from gcpod.jobs.budget import budget_of
 from gcpod.jobs.notify import EndedJob, Outcome
 from gcpod.jobs.prices import Price, Unknown, total, worst_cost
@@ -89,7 +89,11 @@ def ended_run(
 
 def spent(spec: Spec, session: Session, jobs: Sequence[tuple[Kind, JobInfo]]) -> Price:
     """What jobs have cost from their starts to their ends, by the prices at hand; unknown while one runs."""
-    hourly = {cost.kind: cost.per_hour for cost in budget_of(spec, session.settings).costs}
+    try:
+        hourly = {cost.kind: cost.per_hour for cost in budget_of(spec, session.settings).costs}
+    except GcpodError as e:
+        # A sum that nobody steers by must not cost a run its end.
+        return Unknown(str(e))
     parts = [
         worst_cost(hourly[kind], math.ceil(info.run_s)) if info.end_time else Unknown(f"the {kind} job has not ended")
         for kind, info in jobs if kind in hourly

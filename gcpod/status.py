@@ -62,6 +62,11 @@ class JobState(str, enum.Enum):
         return self in _TERMINAL
 
     @property
+    def cancellable(self) -> bool:
+        """Whether it makes sense to ask for an end."""
+        return not self.terminal and self is not JobState.CANCELLING
+
+    @property
     def short(self) -> str:
         return self.value.removeprefix("JOB_STATE_")
 

@@ -19,7 +19,6 @@ from gcpod.jobs.watch import Reach
 from gcpod.outcome import spent
 from gcpod.prepare import Workdir
 from gcpod.results.metrics import read_metrics
-from gcpod.results.report import RunResult
 from gcpod.runner import Run
 from gcpod.session import Session
 from gcpod.spec import Spec
@@ -59,7 +58,6 @@ class _Member:
 
     def __init__(self, variant: Variant, run: Run) -> None:
         self.variant, self.run = variant, run
-        self.result: RunResult | None = None
         self.error: GcpodError | None = None
         self._begun = self._ended = False
 
@@ -81,9 +79,12 @@ class _Member:
             raise
         except GcpodError as e:
             self.error, self._ended = e, True
-            self.run.close()
             self.run.reporter.say(str(e))
-            self.run.tell_end(None, str(e))
+            self.run.tell_end(str(e))
+            going = [followed.info.id for followed in self.run.followed.values() if not followed.info.state.terminal]
+            if going:
+                self.run.reporter.say(f"its jobs go on: {', '.join(going)}")
+            self.run.close()
             return True
 
     def _step(self) -> bool:
@@ -93,10 +94,9 @@ class _Member:
             return True
         changed = self.run.advance()
         if self.run.over:
-            self.run.close()
-            self.result = self.run.finish()
             self._ended = True
-            self.run.tell_end(self.result)
+            self.run.tell_end()
+            self.run.close()
         return changed or self._ended
 
 
@@ -139,8 +139,12 @@ class Sweep:
             values = ", ".join(f"{key}: {value}" for key, value in member.variant.values.items())
             self.reporter.say(f"[{number}] {values}")
         reach = Reach(self.reporter.say, self.clock, self.options.patience_s)
-        follow(self._now, self.board, reach, clock=self.clock, sleep=self.sleep, chance=self.chance)
-        return self.table()
+        try:
+            follow(self._now, self.board, reach, clock=self.clock, sleep=self.sleep, chance=self.chance)
+            return self.table()
+        finally:
+            for member in self.members:
+                member.run.close()
 
     def _now(self) -> Sequence[_Member]:
         """The runs whose turn it is."""
@@ -155,10 +159,10 @@ class Sweep:
 
     def _row(self, member: _Member) -> Row:
         run = member.run
-        jobs = [*run.replaced, *((kind, followed.info) for kind, followed in run.followed.items())]
-        name = run.prepared.run_id if run.begun else ""
+        jobs = run.crew.made() if run.begun else []
+        name = run.crew.prepared.run_id if run.begun else ""
         hours = sum(info.run_s for _, info in jobs) / 3600 if jobs else None
-        state = "SUCCEEDED" if member.result else "FAILED" if member.error else "RUNNING" if jobs else WAITING
+        state = "SUCCEEDED" if run.result else "FAILED" if member.error else "RUNNING" if jobs else WAITING
         return Row(
             run_id=name, values=member.variant.values, state=state, metrics=self._metrics(member, name), hours=hours,
             cost=spent(member.variant.spec, self.session, jobs) if jobs else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import math
@@ -74,19 +73,6 @@ def expand(spec: Spec) -> tuple[Variant, ...]:
         known[content] = values
         variants.append(Variant(values, made))
     return tuple(variants)
-
-
-def sweep_id(spec: Spec) -> str:
-    """The name of a sweep, by which its jobs are labelled: the same runs on the same data give the same.
-
-    A label value: at most 63 lower-case letters, digits and '-' (https://cloud.google.com/vertex-ai/docs/general/labels).
-
-    Raises:
-        SpecError, PackageError: as for expand.
-    """
-    runs = sorted(json.dumps(learned(variant.spec), sort_keys=True) for variant in expand(spec))
-    inputs = [runs, dataclasses.asdict(spec.data), dataclasses.asdict(spec.packages)]
-    return f"{spec.name}-sweep-{hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def _chosen(spec: Spec) -> tuple[str, list[dict[str, str]]]:

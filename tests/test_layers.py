@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(frozenset(row.split()) for row in (
     "following prepare",
     "uploads copying sweeps",
     "checks outcome demo inputs",
+    "runjobs",
     "runner",
     "sweeping",
     "api",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +20,7 @@ from gcpod.prepare import run_name
 from gcpod.spec import Spec, SweepSpec
 from gcpod.specfile import parse_spec, render_spec
 from gcpod.status import Metrics
-from gcpod.sweeps import MAX_RUNS, Row, best_of, expand, sweep_id, table
+from gcpod.sweeps import MAX_RUNS, Row, best_of, expand, table
 from tests.data.making import drawn
 
 FOLDER = Path("somewhere")
@@ -226,21 +225,6 @@ def test_what_a_file_lists_is_what_the_runs_have(listed: tuple[str, list[float]]
     key, values = listed
     spec = read(yaml.safe_dump({"sweep": {"grid": {f"train.{key}": values}}}))
     assert [getattr(variant.spec.train, key) for variant in expand(spec)] == values
-
-
-def test_the_name_of_a_sweep_is_that_of_its_runs_and_data() -> None:
-    spec = grid(train__steps=("100", "200"))
-    runs = ({"train.steps": "200"}, {"train.steps": "100"})
-    same = Spec(folder=Path("elsewhere"), sweep=SweepSpec(runs=runs, at_once=9))
-    assert sweep_id(spec) == sweep_id(same)
-    others = [
-        grid(train__steps=("100", "300")), replace(spec, data=replace(spec.data, images="other")),
-        replace(spec, train=replace(spec.train, batch_size=4)), replace(spec, name="other"),
-    ]
-    assert len({sweep_id(one) for one in (spec, *others)}) == 5
-    long = sweep_id(replace(spec, name="a" * 40))
-    assert re.fullmatch(r"[a-z0-9_-]{1,63}", long)
-    assert long.startswith("a" * 40 + "-sweep-")
 
 
 def metrics(step: int, ap: float, **values: float) -> Metrics:

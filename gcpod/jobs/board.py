@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from gcpod.errors import AuthError
+from gcpod.errors import AuthError, NotFoundError, OutageError, ServiceError
 from gcpod.jobs.cursor import Cursor
 from gcpod.jobs.filters import JobFilter
 from gcpod.jobs.logs import LogLine, LogReader
 from gcpod.jobs.request import RUN_LABEL, label
 from gcpod.jobs.service import Jobs
-from gcpod.status import JobInfo
+from gcpod.jobs.watch import Reach
+from gcpod.status import JobInfo, JobState
 
 
 class Board:
@@ -27,6 +29,7 @@ class Board:
     def __init__(self, jobs: Jobs, logs: LogReader, say: Callable[[str], None], run: str | None = None) -> None:
         self.jobs, self.logs, self.say, self.run = jobs, logs, say, run
         self.logs_refused = False
+        self._log_reach = Reach(lambda text: say(f"logs: {text}"), logs.clock)
         self._followed: dict[str, JobInfo] = {}
         self._listed: dict[str, JobInfo] = {}
         self._lines: dict[str, list[LogLine]] = defaultdict(list)
@@ -56,18 +59,28 @@ class Board:
         wanted = JobFilter(run=self.run) if self.run is not None else JobFilter(since=oldest)
         listed = {info.name: info for info in self.jobs.list(wanted)}
         for name in self._followed.keys() - listed.keys():
-            listed[name] = self.jobs.get(name)
+            listed[name] = self._asked(name)
         self._listed = listed
         self._read()
 
+    def _asked(self, name: str) -> JobInfo:
+        """A job that the listing does not tell; one that was deleted has failed."""
+        try:
+            return self.jobs.get(name)
+        except NotFoundError:
+            return replace(self._followed[name], state=JobState.FAILED, error="it was deleted")
+
     def _read(self) -> None:
-        """New lines; who may not read logs goes on without them."""
+        """New lines; jobs go on without them while they cannot be read, and for good where they may not be."""
         if self.logs_refused or not self.logs.job_ids:
             return
         try:
             for line in self.logs.poll():
                 self._lines[line.job].append(line)
-        except AuthError as e:
+            self._log_reach.found()
+        except OutageError as e:
+            self._log_reach.lost(e)
+        except (AuthError, ServiceError) as e:
             self.logs_refused = True
             self.say(f"going on without logs: {e}")
 

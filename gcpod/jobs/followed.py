@@ -12,11 +12,12 @@ from gcpod.jobs.board import Board
 from gcpod.jobs.cursor import Cursor
 from gcpod.jobs.diagnose import diagnose
 from gcpod.jobs.logfile import LogFile
-from gcpod.jobs.logs import LogLine
+from gcpod.jobs.logs import LogLine, LogReader
 from gcpod.jobs.progress import Stall, read_progress
 from gcpod.jobs.reporter import Reporter
 from gcpod.jobs.request import Kind
 from gcpod.jobs.watch import duration
+from gcpod.session import Session
 from gcpod.status import Finding, JobInfo, JobState, Progress
 
 TAIL, TAIL_BYTES = 2000, 500_000
@@ -33,15 +34,18 @@ class Followed:
         log: where its lines are kept, each once whoever watches it on this machine.
         total_steps: of a training.
         stall_s: seconds without a step that are worth a word; None where no steps are made.
+        steps_expected: whether the log tells steps, so that none at all is worth a word too.
     """
 
     def __init__(
         self, kind: Kind, info: JobInfo, reporter: Reporter, log: Path, total_steps: int | None = None,
-        stall_s: float | None = None,
+        stall_s: float | None = None, steps_expected: bool = True,
     ) -> None:
         self.kind, self.info, self.reporter, self.log = kind, info, reporter, log
         self.progress = Progress(total_steps=total_steps)
         self.findings: list[Finding] = []
+        self.asked_anew = False
+        self._steps_expected = steps_expected
         self._stall = Stall(stall_s) if stall_s is not None else None
         self._tail: deque[str] = deque(maxlen=TAIL)
         self._file: LogFile | None = None
@@ -60,6 +64,19 @@ class Followed:
         self.progress = read_progress(self.progress, self._tail)
         return self._file.cursor
 
+    def catch_up(self, session: Session) -> None:
+        """Brings the rest of the log of a job that ended while nobody watched; what cannot be had is left."""
+        cursor = self.begin()
+        mark = cursor.marks.get(self.info.id) if cursor is not None else None
+        if cursor is not None and not (mark and mark.closed) and self._file is not None:
+            try:
+                reader = LogReader(session, self.info.id, cursor=cursor)
+                for page in reader.pages(wide=True):
+                    self._file.append(page, reader.cursor.of(self.info.id))
+            except GcpodError as e:
+                self.reporter.say(f"going on without the end of the {self.kind} job's log: {e}")
+        self.close()
+
     def close(self) -> None:
         """Lets others write the log's file."""
         if self._file is not None:
@@ -75,7 +92,7 @@ class Followed:
             return False
         told = board.info(self.info)
         self._take(*board.take(self.info))
-        self._look_for_stall(now, told)
+        self._look_for_stall(now, told, board)
         if told.state is self.info.state or (told.state.terminal and not board.read_out(told)):
             return False
         self.info = told
@@ -113,8 +130,10 @@ class Followed:
         self.reporter.lines(self.kind, lines)
         self.got(read_progress(self.progress, (line.text for line in lines)))
 
-    def _look_for_stall(self, now: float, told: JobInfo) -> None:
+    def _look_for_stall(self, now: float, told: JobInfo, board: Board) -> None:
         if self._stall is None:
+            return
+        if self.progress.step is None and (board.logs_refused or not self._steps_expected):
             return
         quiet_s = self._stall.look(now, told.state is JobState.RUNNING, self.progress.step)
         if quiet_s is not None:

@@ -128,9 +128,14 @@ class Submitter:
 
     def _create_or_find(self, body: dict[str, Any], intent: str) -> JobInfo:
         # Every create is preceded by a look: the reply to the one before, by whatever process, may have been lost.
-        return self._patiently(lambda: self._look(intent) or self.jobs.create(body))
+        return self.patiently(lambda: self._look(intent) or self.jobs.create(body))
 
-    def _patiently(self, call: Callable[[], _Answer]) -> _Answer:
+    def patiently(self, call: Callable[[], _Answer]) -> _Answer:
+        """A call that is repeated over a short outage.
+
+        Raises:
+            OutageError: it lasted.
+        """
         for attempt in range(1, ATTEMPTS):
             try:
                 return call()
@@ -150,7 +155,7 @@ class Submitter:
             if winner == job.name:
                 return job
             if winner:
-                self._patiently(lambda: self.jobs.cancel(job.name))
+                self.patiently(lambda: self.jobs.cancel(job.name))
                 return self.jobs.get(winner)
             if found is None or self.clock() - since >= CLAIM_GRACE_S:
                 named = Claim(intent, self.owner, job.name).encode()

@@ -223,7 +223,10 @@ def test_who_wants_to_know_is_told_of_every_end(spec: Spec, session: Session, tm
     broken = replace(spec, notify=NotifySpec(command="no-such-program-anywhere"))
     make_run(spec, session, options=RunOptions(retry=True)).start()
     assert '"state": "SUCCEEDED"' in heard.read_text()
-    make_run(broken, session, told).start()
+    heard.unlink()
+    make_run(spec, session).start()
+    assert not heard.exists()
+    make_run(broken, session, told, RunOptions(again=True)).start()
     assert any(text.startswith("warning: the command no-such-program-anywhere") for text in told.texts)
 
 
