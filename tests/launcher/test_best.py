@@ -204,3 +204,14 @@ def test_a_stop_that_could_not_be_written_is_written_after_the_next(tmp_path: Pa
     run.files.fail_at = None
     run.see(4, 0.5)
     assert json.loads(run.stop.read_text())["step"] == 300
+
+
+def test_a_restarted_evaluation_does_not_count_the_best_against_itself(tmp_path: Path) -> None:
+    run = Run(tmp_path, stop_after=1)
+    run.see(2, 0.1)
+    run.see(3, 0.2)
+    run.restart()
+    run.see(3, 0.2)
+    assert not run.stop.exists()
+    run.see(4, 0.15)
+    assert run.stop.exists()

@@ -200,3 +200,21 @@ def test_one_pass_over_a_folder_that_cannot_be_read_ends_with_one_line(tmp_path:
     with pytest.raises(SystemExit) as stop:
         only(files, f"{tmp_path}/ckpt-2", tmp_path, Followed())
     assert stop.value.code == f"gcpod_launcher: evaluating {tmp_path}/ckpt-2: the storage does not answer"
+
+
+def test_a_storage_that_fails_for_a_moment_costs_no_evaluation(tmp_path: Path) -> None:
+    copies, files, said, pauses = tmp_path / "copies", Folder(), list[str](), list[float]()
+    copies.mkdir()
+    files.out = True
+
+    def recover(seconds: float) -> None:
+        pauses.append(seconds)
+        files.out = len(pauses) < 2
+
+    prefix = save(tmp_path / "model", "ckpt-5")
+    assert list(each(files, [prefix], copies, Followed(), said.append, recover)) == [f"{copies}/ckpt-5"]
+    assert len(pauses) == 2
+    assert said == []
+    files.out = True
+    assert list(each(files, [prefix], copies, Followed(), said.append, pauses.append)) == []
+    assert "going on with the next" in said[0]

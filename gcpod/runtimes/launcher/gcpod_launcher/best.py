@@ -95,6 +95,9 @@ class Judge:
             self._no_better = 0
             self._try(f"keeping {prefix} as the best", lambda: self._keep(prefix, local or prefix, step, value))
             return
+        if self.best is not None and step <= self.best.step:
+            # An evaluation that starts again looks at the newest checkpoint again, which is no better than itself.
+            return
         self._no_better += 1
         if self._stop_after and self._no_better >= self._stop_after and not self._asked:
             self._try("asking the training to stop", lambda: self._ask(step))

@@ -103,12 +103,19 @@ def fetch(files: Files, prefix: str, folder: Path) -> str:
     source, name = split(prefix)
     whole = parts(files.names(source))
     if name not in whole:
-        raise OSError(f"there is no whole checkpoint of this name; there are: {', '.join(whole) or 'none'}")
+        raise GoneError(f"there is no whole checkpoint of this name; there are: {', '.join(whole) or 'none'}")
     for old in folder.iterdir():
         old.unlink()
     for file in whole[name]:
         files.copy(f"{source}/{file}", str(folder / file))
     return str(folder / name)
+
+
+class GoneError(OSError):
+    """The checkpoint is not there, or not any more: asking again does not help."""
+
+
+PAUSES_S = (1.0, 5.0, 20.0)
 
 
 @dataclass
@@ -121,25 +128,44 @@ class Followed:
 
 def each(
     files: Files, prefixes: Iterable[str], folder: Path, followed: Followed, say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[str]:
     """Yields a copy of each checkpoint; one that is gone by then is left out and said."""
     for prefix in prefixes:
         try:
-            followed.prefix, followed.local = prefix, fetch(files, prefix, folder)
+            followed.prefix, followed.local = prefix, patiently(lambda: fetch(files, prefix, folder), sleep)
         except OSError as e:
             say(f"evaluating {prefix}: {e}; going on with the next")
             continue
         yield followed.local
 
 
-def only(files: Files, prefix: str, folder: Path, followed: Followed) -> Iterator[str]:
+def patiently(act: Callable[[], str], sleep: Callable[[float], None]) -> str:
+    """What is tried again when the storage fails for a moment: no other checkpoint may follow.
+
+    Raises:
+        OSError: it failed every time, or there is no such checkpoint.
+    """
+    for pause in PAUSES_S:
+        try:
+            return act()
+        except GoneError:
+            raise
+        except OSError:
+            sleep(pause)
+    return act()
+
+
+def only(
+    files: Files, prefix: str, folder: Path, followed: Followed, sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[str]:
     """Yields a copy of one checkpoint.
 
     Raises:
         SystemExit: it is not whole, or the storage failed.
     """
     try:
-        followed.prefix, followed.local = prefix, fetch(files, prefix, folder)
+        followed.prefix, followed.local = prefix, patiently(lambda: fetch(files, prefix, folder), sleep)
     except OSError as e:
         sys.exit(f"gcpod_launcher: evaluating {prefix}: {e}")
     return iter([followed.local])
