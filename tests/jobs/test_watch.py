@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,42 @@ def test_no_other_state_ends_it_not_even_one_of_the_future(place: Place, state: 
     assert expected in seen
 
 
+GOING_ON = ["QUEUED", "PENDING", "RUNNING", "PAUSED", "UPDATING", "CANCELLING", "BEING_THOUGHT_ABOUT"]
+
+
+def every_transition() -> list[str]:
+    """A walk over the states that are no ends, which takes every ordered pair of different ones."""
+    left = {one: [other for other in GOING_ON if other != one] for one in GOING_ON}
+    walk, done = ["RUNNING"], list[str]()
+    while walk:
+        if left[walk[-1]]:
+            walk.append(left[walk[-1]].pop())
+        else:
+            done.append(walk.pop())
+    return done[::-1]
+
+
+def test_every_transition_between_states_is_seen_and_none_ends_the_wait(place: Place) -> None:
+    walk = every_transition()
+    assert len(set(pairwise(walk))) == len(GOING_ON) * (len(GOING_ON) - 1)
+    [job], at = place.hold(), Time()
+    at.later = [(100.0 * (number + 1), partial(place.put, job, state)) for number, state in enumerate(walk)]
+    at.later.append((100.0 * (len(walk) + 2), partial(place.put, job, "SUCCEEDED")))
+    seen = [info.state for info in watch(place, [job], at).follow()]
+    expected = [JobState.from_wire(f"JOB_STATE_{state}") for state in walk]
+    assert seen[-1] is JobState.SUCCEEDED
+    assert [state for state in seen if state is not JobState.SUCCEEDED][-len(walk) + 1:] == expected[1:]
+
+
+@pytest.mark.parametrize("end", [state.short for state in ENDS])
+def test_every_state_may_be_the_last_before_an_end(place: Place, end: str) -> None:
+    jobs, at = place.hold(len(GOING_ON)), Time()
+    at.later = [(10.0, partial(place.put, job, state)) for job, state in zip(jobs, GOING_ON, strict=True)]
+    at.later += [(500.0, partial(place.put, job, end)) for job in jobs]
+    infos = watch(place, jobs, at).wait()
+    assert {info.state.short for info in infos.values()} == {end}
+
+
 def test_ten_hours_out_of_reach_are_survived_and_told(place: Place) -> None:
     jobs, at, said = place.hold(3), Time(), list[str]()
 
@@ -233,6 +270,14 @@ def test_ids_and_names_of_one_job_are_one(place: Place) -> None:
     [job] = place.hold()
     place.put(job, "SUCCEEDED")
     assert len(JobWatch(place.jobs, [job.id, job.id, place.jobs.full_name(job.id)]).wait()) == 1
+
+
+def test_a_deadline_that_passes_during_an_outage_is_kept(place: Place) -> None:
+    [job], at = place.hold(), Time()
+    at.later = [(10.0, lambda: setattr(FAULTS, "choose", lambda *_: "busy"))]
+    with pytest.raises(DeadlineError, match="after 300 s"):
+        watch(place, [job], at).wait(300.0)
+    assert at.now == 300.0
 
 
 def test_an_outage_that_comes_again_is_told_again() -> None:

@@ -245,3 +245,56 @@ def test_one_pass_over_a_checkpoint_is_a_job_of_its_own_that_no_run_ends(spec: S
     result = Run(spec, session, Told(), sleep=free).start()
     assert result.jobs["eval"] != once.name
     assert Jobs(session).get(once.name).state.short == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(("state", "again"), [("EXPIRED", True), ("PARTIALLY_SUCCEEDED", False), ("FAILED", False)])
+def test_every_bad_end_of_a_training(
+    spec: Spec, session: Session, quick_cloud: JobCloud, state: str, again: bool,
+) -> None:
+    hang = behave(make_run(spec, session), session, "hang-train")
+    ended: list[str] = []
+
+    def end() -> None:
+        assert quick_cloud.scheduler is not None
+        assert quick_cloud.database is not None
+        for job in quick_cloud.database.all():
+            if job.body["labels"]["gcpod_kind"] == "train" and job.state == "RUNNING" and not ended:
+                ended.append(job.id)
+                remove(session, hang)
+                quick_cloud.scheduler.jump(job.id, state, 0, "")
+
+    clock = Clock(end)
+    run = Run(spec, session, Told(), clock=clock, sleep=clock.sleep)
+    if again:
+        assert run.start().final is not None
+    else:
+        with pytest.raises(JobFailedError, match=state):
+            run.start()
+    assert kinds(session).count("train") == 1 + again
+
+
+def test_a_training_in_a_state_of_the_future_is_watched_on(
+    spec: Spec, session: Session, quick_cloud: JobCloud,
+) -> None:
+    hang = behave(make_run(spec, session), session, "hang-train")
+    seen: list[str] = []
+
+    def move() -> None:
+        assert quick_cloud.scheduler is not None
+        assert quick_cloud.database is not None
+        [job] = [one for one in quick_cloud.database.all() if one.body["labels"]["gcpod_kind"] == "train"]
+        for state in ("BEING_THOUGHT_ABOUT", "PAUSED", "UPDATING", "RUNNING"):
+            if state not in seen and job.state != "QUEUED" and job.state != "PENDING":
+                seen.append(state)
+                quick_cloud.scheduler.jump(job.id, state, 0, "")
+                return
+        if len(seen) == 4:
+            seen.append("over")
+            remove(session, hang)
+
+    told = Told()
+    clock = Clock(move)
+    assert Run(spec, session, told, clock=clock, sleep=clock.sleep).start().final is not None
+    states = [state for kind, state in told.states if kind == "train"]
+    assert [state for state in states if state in ("UNSPECIFIED", "PAUSED", "UPDATING")] == [
+        "UNSPECIFIED", "PAUSED", "UPDATING"]
