@@ -19,6 +19,8 @@ from gcpod.spec import Spec, StorageSpec
 from gcpod.uris import GcsUri
 
 ENDPOINT_VARIABLE = "GCPOD_ENDPOINT"
+ENDPOINT_REGION_VARIABLE = "GCPOD_ENDPOINT_REGION"
+"""The region to ask of a local cloud whose configuration has others than its own."""
 PROJECT_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
 REGION_VARIABLES = ("CLOUD_ML_REGION", "CLOUDSDK_AI_REGION", "CLOUDSDK_COMPUTE_REGION")
 LOCAL_PROJECT = "local-project"
@@ -107,6 +109,8 @@ def resolve(
     if where.value:
         project = Setting(spec.project, "gcpod.yaml") if spec.project else Setting(LOCAL_PROJECT, "local cloud")
         region = Setting(LOCAL_REGION, "local cloud")
+        if env.get(ENDPOINT_REGION_VARIABLE):
+            region = Setting(env[ENDPOINT_REGION_VARIABLE], f"environment {ENDPOINT_REGION_VARIABLE}")
     else:
         name, gcloud = read_gcloud_config(env, folder)
         project = _first("project", spec.project, env, PROJECT_VARIABLES, gcloud, ("core/project",), name)

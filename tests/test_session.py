@@ -310,3 +310,11 @@ def test_googles_clients_go_to_the_endpoint_of_the_settings(tmp_path: Path) -> N
     real = Session(settings(Setting(str(path), "gcpod.yaml")))
     assert real.vertex.list(parent=real.location).uri.startswith("https://us-central1-aiplatform.googleapis.com/v1/")
     assert real.log_entries.list(body={}).uri.startswith("https://logging.googleapis.com/v2/")
+
+
+def test_an_endpoint_is_asked_for_its_own_region_or_the_one_that_is_named() -> None:
+    url = "http://127.0.0.1:8080"
+    assert resolve(Spec(region="us-east1"), endpoint=url, environ={}, home=Path("/nonexistent")).region.value == "local"
+    environ = {"GCPOD_ENDPOINT_REGION": "us-central1"}
+    named = resolve(Spec(), endpoint=url, environ=environ, home=Path("/nonexistent")).region
+    assert (named.value, named.source) == ("us-central1", "environment GCPOD_ENDPOINT_REGION")
