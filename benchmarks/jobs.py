@@ -207,7 +207,7 @@ def main() -> None:
             submit = report("submit, of a run that is uploaded", measure(
                 submissions, rounds, lambda: one_job(bench.clear(run))))
             show = report("show one job", measure(bench.shows(), rounds, lambda: None))
-            bench.session.storage.close()
+            bench.objects.close()
     missed = [f"{name} is {ratio:.2f} times as fast" for name, ratio in (("show", show[0]), ("submit", submit[0]))
               if ratio < AIM]
     if missed:

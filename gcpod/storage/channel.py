@@ -1,7 +1,8 @@
 """Kept-alive connections to Cloud Storage's JSON API, below google-cloud-storage.
 
-What moves many objects or large ones goes this way because it was measured to pay: docs/storage.md has the figures,
-benchmarks/transfers.py makes them. Small objects and buckets use Google's client (objects.py, buckets.py).
+What moves bytes of objects, or looks at them, goes this way because it was measured to pay: docs/storage.md has the
+figures, benchmarks/transfers.py and benchmarks/jobs.py make them. Buckets and objects of unknown size are made by
+Google's client (buckets.py, `objects.Objects.writer`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from gcpod.uris import GcsUri
 
 _GOOGLE = "https://storage.googleapis.com"
 _CONNECT_S = 20.0
-_MOST_REPLY_BYTES = 64 << 20
+MOST_BYTES = 64 << 20
+"""The longest reply that is held in memory."""
 _AGENT = "gcpod"
 
 
@@ -46,7 +48,7 @@ class BrokenError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole reply; ``headers`` by lower-case name."""
+    """A whole reply; ``headers`` by lower-case name, those given more than once with commas between."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,13 +60,19 @@ class Answer:
 
         Raises:
             BrokenError: it ends early.
+            StorageError: it is too long to be held in memory.
         """
         told = response.headers.get("Content-Length", "")
+        if told.isdigit() and len(told) < 20 and int(told) > MOST_BYTES:
+            raise StorageError("reading", "the service's answer", f"it has {told} bytes, more than a small object has",
+                               "use `gcpod copy` for it")
         endless = response.length is None and not response.chunked
-        content = response.read(_MOST_REPLY_BYTES)
+        content = response.read(MOST_BYTES)
         if not endless and (not response.isclosed() or (told.isdigit() and len(content) != int(told))):
             raise BrokenError("the answer ended early")
-        return cls(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+        # Cloud Storage tells an object's checksums in headers of one name (RFC 9110, 5.3).
+        headers = {name.lower(): response.getheader(name, "") for name in response.headers}
+        return cls(response.status, headers, content)
 
     def resource(self) -> dict[str, Any]:
         """The JSON object in it.
@@ -107,11 +115,15 @@ class Line:
 
     def path(self, route: str, uri: GcsUri, query: Mapping[str, Any] | None = None, after: str = "") -> str:
         """``route`` + bucket + object, such as ``/storage/v1/b/B/o/NAME?…``; the object only where it has a name."""
-        place = f"{route}/b/{quote(uri.bucket, safe='')}/o" + (f"/{quote(uri.name, safe='')}" if uri.name else "")
+        name = f"/{quote(uri.name, safe='')}" if uri.name else ""
+        return self.bucket_path(route, uri.bucket, query, f"/o{name}{after}")
+
+    def bucket_path(self, route: str, bucket: str, query: Mapping[str, Any] | None = None, after: str = "") -> str:
+        """``route`` + bucket, such as ``/storage/v1/b/B?…``."""
         asked = {key: value for key, value in (query or {}).items() if value not in (None, "")}
         if self.objects.user_project:
             asked["userProject"] = self.objects.user_project
-        return f"{place}{after}" + (f"?{urlencode(asked)}" if asked else "")
+        return f"{route}/b/{quote(bucket, safe='')}{after}" + (f"?{urlencode(asked)}" if asked else "")
 
     def own(self, url: str) -> str:
         """The path and query of an address that the service gave.
@@ -178,6 +190,14 @@ class Line:
                     socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
 
+    def close(self) -> None:
+        """Closes every connection; nobody may be using one."""
+        with self._lock:
+            connections, self._open = self._open, set()
+        for connection in connections:
+            connection.close()
+
+
 def _proxy() -> str | None:
     named = urllib.request.getproxies()
     return named.get("https") or named.get("all")
@@ -218,12 +238,14 @@ class Channel:
         return answer
 
     def check_token(self, status: int) -> None:
-        """Renews credentials that the service no longer takes, once.
+        """Renews credentials that the service no longer takes; once, until it takes some again.
 
         Raises:
             BrokenError: it did; the request is to be sent again.
         """
-        if status == 401 and not self._renewed and self.line.session.renew():
+        if status != 401:
+            self._renewed = False
+        elif not self._renewed and self.line.session.renew():
             self._renewed = True
             raise BrokenError("the credentials had expired", stale=True)
 

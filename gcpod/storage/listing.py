@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gcpod.storage.channel import Channel, Line
+from gcpod.storage.channel import Channel
 from gcpod.storage.patience import Patience, checked
 from gcpod.storage.plan import ObjectInfo
 from gcpod.uris import GcsUri
@@ -15,11 +15,11 @@ PAGE_SIZE = 1000
 """The most that the service gives (https://cloud.google.com/storage/docs/json_api/v1/objects/list)."""
 
 
-def list_objects(line: Line, uri: GcsUri, prefix: str, before: str = "") -> Iterator[ObjectInfo]:
+def list_objects(channel: Channel, uri: GcsUri, prefix: str, before: str = "") -> Iterator[ObjectInfo]:
     """The objects of a bucket whose names start so, in the order of their names.
 
     Args:
-        line: makes the connection.
+        channel: is asked.
         uri: in that bucket; and for errors.
         prefix: of their names.
         before: only names that sort before it; "" for all.
@@ -27,20 +27,17 @@ def list_objects(line: Line, uri: GcsUri, prefix: str, before: str = "") -> Iter
     Raises:
         StorageError, AuthError, OutageError: they cannot be listed.
     """
-    channel, token = Channel(line), ""
-    try:
-        while True:
-            page = _page(channel, uri, prefix, before, token)
-            for item in page.get("items", []):
-                yield ObjectInfo(
-                    GcsUri(uri.bucket, item["name"]), int(item["size"]), int(item["generation"]),
-                    item.get("crc32c", ""), item.get("metadata", {}),
-                )
-            token = page.get("nextPageToken", "")
-            if not token:
-                return
-    finally:
-        channel.close()
+    token = ""
+    while True:
+        page = _page(channel, uri, prefix, before, token)
+        for item in page.get("items", []):
+            yield ObjectInfo(
+                GcsUri(uri.bucket, item["name"]), int(item["size"]), int(item["generation"]),
+                item.get("crc32c", ""), item.get("metadata", {}),
+            )
+        token = page.get("nextPageToken", "")
+        if not token:
+            return
 
 
 def _page(channel: Channel, uri: GcsUri, prefix: str, before: str, token: str) -> dict[str, Any]:

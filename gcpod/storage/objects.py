@@ -1,34 +1,33 @@
-"""Small objects of a bucket: read, written under a generation precondition, listed. Errors are coded."""
+"""Small objects of a bucket: read, written under a generation precondition, listed. Errors are coded.
+
+They go over the channel that transfers use; importing google-cloud-storage takes longer than all that a submission asks
+of the bucket. It is imported where a bucket is made, or an object of unknown size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from gcpod.errors import AuthError, GcpodError, OutageError, StorageError
 from gcpod.session import Session
-from gcpod.storage.channel import Line
+from gcpod.storage.calls import Content, DamagedError, Small, fetch, is_bucket, look, put, remove
+from gcpod.storage.channel import Channel, Line
 from gcpod.storage.listing import list_objects
-from gcpod.storage.patience import coded
+from gcpod.storage.patience import Patience, coded
 from gcpod.storage.plan import ObjectInfo
+from gcpod.storage.pool import Pool
 from gcpod.storage.traffic import PATIENCE_S, Traffic, TransferOptions
 from gcpod.uris import GcsUri
 
 TIMEOUT_S = 60.0
-_WRITES = 5
+_WRITES, _TRIES = 5, 3
 CHUNK_BYTES = 8 << 20
 """A multiple of 256 KiB (https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload)."""
 
-
-@dataclass(frozen=True)
-class Content:
-    """An object's bytes and the generation they belong to."""
-
-    content: bytes
-    generation: int
+_Result = TypeVar("_Result")
 
 
 @contextmanager
@@ -79,7 +78,7 @@ class _Sender:
 
 
 class Objects:
-    """The objects a session reaches.
+    """The objects a session reaches; for any thread, each of which has a connection that stays open.
 
     Args:
         session: who and where.
@@ -88,6 +87,11 @@ class Objects:
 
     def __init__(self, session: Session, patience_s: float = PATIENCE_S) -> None:
         self.session, self.patience_s = session, patience_s
+        self._pool = Pool(Line(session, Traffic(self.transfer_options)))
+
+    def close(self) -> None:
+        """Closes the connections; what nobody uses any more is closed by itself."""
+        self._pool.close()
 
     @cached_property
     def retry(self) -> Any:
@@ -102,11 +106,19 @@ class Objects:
         told = self.session.settings.storage
         return TransferOptions(workers=told.workers, rate_bytes=told.limit_bytes, patience_s=self.patience_s)
 
-    def _blob(self, uri: GcsUri) -> Any:
-        return self._bucket(uri.bucket).blob(uri.name, kms_key_name=self.session.settings.storage.kms_key)
+    def _ask(self, tried: str, on: object, attempt: Callable[[Channel], _Result]) -> _Result:
+        """The result of a request, which is sent again while that may help.
 
-    def _bucket(self, name: str) -> Any:
-        return self.session.storage.bucket(name, user_project=self.session.settings.storage.user_project)
+        Raises:
+            StorageError: the service refuses, or bytes arrive damaged again and again.
+            AuthError, OutageError: see `Patience`.
+        """
+        with self._pool.channel() as channel:
+            for _ in range(_TRIES):
+                with suppress(DamagedError):
+                    return Patience(channel.traffic, tried, on).run(lambda: attempt(channel))
+        raise StorageError(tried, on, f"its bytes arrived damaged {_TRIES} times",
+                           "check this machine's network and memory, and run the command again")
 
     def ensure_bucket(self, name: str) -> bool:
         """Makes the bucket in the session's region where it is missing; returns whether it was made.
@@ -116,57 +128,39 @@ class Objects:
         Raises:
             StorageError, AuthError: it can be neither found nor made.
         """
+        if self._ask("looking for the bucket", f"gs://{name}", lambda channel: is_bucket(name, channel)):
+            # Also where it may not be looked at: who may write objects need not be allowed to; the first write tells.
+            return False
         from gcpod.storage.buckets import HiddenBucketError, create_bucket
 
         try:
             return create_bucket(self.session, name, retry=self.retry)[1]
         except HiddenBucketError:
-            # Who may write objects need not be allowed to read the bucket itself; the first write will tell.
             return False
 
     def read(self, uri: GcsUri) -> Content | None:
         """The bytes of an object and their generation; None when there is none."""
-        from google.api_core.exceptions import NotFound
-
-        with translated("reading", uri):
-            blob = self._blob(uri)
-            try:
-                content = blob.download_as_bytes(timeout=TIMEOUT_S, retry=self.retry)
-            except NotFound:
-                return None
-            return Content(content, int(blob.generation))
+        return self._ask("reading", uri, lambda channel: fetch(uri, channel))
 
     def write_if(self, uri: GcsUri, content: bytes, generation: int) -> int | None:
         """Writes if the object's generation is the given one (0: does not exist); None when it is another.
 
-        After a lost reply the client's own repeat meets its first write and gets 412, so a refusal only counts when
-        the bytes there are not ours.
+        After a lost reply the repeated request meets what the first one wrote and gets 412, so a refusal only counts
+        when the bytes there are not ours.
 
         Returns:
             the new generation.
         """
-        from google.api_core.exceptions import PreconditionFailed
-
-        with translated("writing", uri):
-            blob = self._blob(uri)
-            try:
-                blob.upload_from_string(content, if_generation_match=generation, timeout=TIMEOUT_S, retry=self.retry)
-                return int(blob.generation)
-            except PreconditionFailed:
-                pass
+        written = self._ask("writing", uri, lambda channel: put(Small(content, uri, generation), channel))
+        if written is not None:
+            return written
         there = self.read(uri)
         return there.generation if there and there.content == content and there.generation != generation else None
 
     def delete_if(self, uri: GcsUri, generation: int) -> bool:
         """Deletes that generation of an object; False when it is another by now."""
-        from google.api_core.exceptions import NotFound, PreconditionFailed
-
-        with translated("deleting", uri):
-            try:
-                self._blob(uri).delete(if_generation_match=generation, timeout=TIMEOUT_S, retry=self.retry)
-            except (NotFound, PreconditionFailed):
-                return False
-            return True
+        with self._pool.channel() as channel:
+            return remove(uri, generation, channel)
 
     def write(self, uri: GcsUri, content: bytes) -> None:
         """Writes whatever is there, under the generation that it replaces.
@@ -191,7 +185,9 @@ class Objects:
             StorageError: somebody else wrote it meanwhile; or see `translated`.
         """
         with translated("writing", uri):
-            blob = self._blob(uri)
+            told = self.session.settings.storage
+            bucket = self.session.storage.bucket(uri.bucket, user_project=told.user_project)
+            blob = bucket.blob(uri.name, kms_key_name=told.kms_key)
             blob.metadata = dict(metadata)
             writer = blob.open(
                 "wb", chunk_size=CHUNK_BYTES, if_generation_match=generation, timeout=TIMEOUT_S, retry=self.retry,
@@ -211,8 +207,7 @@ class Objects:
                 raise
 
     def exists(self, uri: GcsUri) -> bool:
-        with translated("looking for", uri):
-            return bool(self._blob(uri).exists(timeout=TIMEOUT_S, retry=self.retry))
+        return self._ask("looking at", uri, lambda channel: look(uri, channel)) is not None
 
     def list_exactly(self, uri: GcsUri) -> list[ObjectInfo]:
         """The object of that very name, if it is there."""
@@ -223,5 +218,5 @@ class Objects:
         return [info for info in self._listed(prefix, prefix.prefix) if not info.uri.name.endswith("/")]
 
     def _listed(self, uri: GcsUri, prefix: str, before: str = "") -> Iterator[ObjectInfo]:
-        traffic = Traffic(self.transfer_options)
-        return list_objects(Line(self.session, traffic), uri, prefix, before)
+        with self._pool.channel() as channel:
+            yield from list_objects(channel, uri, prefix, before)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gcpod.checksums import file_crc32c
 from gcpod.errors import StorageError
-from gcpod.storage.calls import UPLOADS, Piece, conditions, lying, new_metadata, remove
+from gcpod.storage.calls import UPLOADS, Piece, conditions, lying, multipart, new_metadata, remove
 from gcpod.storage.channel import Answer, BrokenError, Channel
 from gcpod.storage.journal import Entry, Journal
 from gcpod.storage.patience import Patience, checked
@@ -56,7 +55,6 @@ class _Sender:
     def __init__(self, piece: Piece, channel: Channel) -> None:
         self.piece, self.channel, self.traffic = piece, channel, channel.traffic
         self.patience = Patience(self.traffic, "uploading", piece.uri)
-        self.told = json.dumps(new_metadata(piece, channel)).encode()
         self.arrived = self.furthest = self.counted = 0
 
     def single(self) -> int:
@@ -65,10 +63,7 @@ class _Sender:
     def _single(self) -> int:
         piece = self.piece
         self._confirmed(0)
-        edge = secrets.token_hex(16)
-        head = (f"--{edge}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode() + self.told
-                + f"\r\n--{edge}\r\nContent-Type: application/octet-stream\r\n\r\n".encode())
-        tail = f"\r\n--{edge}--\r\n".encode()
+        headers, head, tail = multipart(new_metadata(piece, self.channel))
 
         def body() -> Iterator[bytes]:
             if piece.size <= self.traffic.block_bytes:
@@ -79,8 +74,7 @@ class _Sender:
             yield tail
 
         answer = self.channel.ask(
-            "POST", self._path("multipart"), {"Content-Type": f"multipart/related; boundary={edge}"}, body(),
-            len(head) + piece.size + len(tail),
+            "POST", self._path("multipart"), headers, body(), len(head) + piece.size + len(tail),
         )
         return self._ended(answer)
 
@@ -116,7 +110,8 @@ class _Sender:
     def _begin(self, state: _Session) -> int | None:
         """Opens a session; the generation where the object is there already, from a request whose answer was lost."""
         headers = {"Content-Type": "application/json; charset=UTF-8", "X-Upload-Content-Length": str(self.piece.size)}
-        answer = self.channel.ask("POST", self._path("resumable"), headers, self.told)
+        told = json.dumps(new_metadata(self.piece, self.channel)).encode()
+        answer = self.channel.ask("POST", self._path("resumable"), headers, told)
         if answer.status == 412:
             return self._ended(answer)
         checked(answer, "uploading", self.piece.uri)
