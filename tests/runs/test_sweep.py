@@ -16,7 +16,7 @@ from gcpod.specfile import render_spec
 from gcpod.storage.objects import Objects
 from gcpod.sweeping import Sweep
 from gcpod.uris import GcsUri
-from tests.runs import Told, blink, kinds
+from tests.runs import Told, blink, kinds, remove
 
 GRID = {"train.learning_rate": ("0.01", "0.02"), "train.batch_size": ("4", "8")}
 
@@ -79,17 +79,20 @@ def test_a_run_that_fails_ends_no_other_and_can_be_tried_again(spec: Spec, sessi
 @pytest.mark.long
 def test_an_interrupted_sweep_goes_on(spec: Spec, session: Session) -> None:
     spec = replace(spec, sweep=SweepSpec(grid={"train.batch_size": ("4", "8")}))
+    hang = make(spec, session).members[0].run.upload().layout.root / "behave" / "hang-train"
+    Objects(session).write(hang, b"")
     pauses: list[float] = []
 
     def interrupt(seconds: float) -> None:
         blink(seconds)
         pauses.append(seconds)
-        if len(pauses) in (3, 6, 9):
+        if len(pauses) in (3, 9, 20):
             raise KeyboardInterrupt
 
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             Sweep(spec, session, Told(), sleep=interrupt).start()
+    remove(session, hang)
     assert {row.state for row in make(spec, session).start().rows} == {"SUCCEEDED"}
     assert len(Jobs(session).list()) == 6
 
