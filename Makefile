@@ -20,7 +20,7 @@ demo: $(VENV)/.client
 test: $(VENV)/.test $(BEAM)/.test lint
 	$(BIN)/python -m pytest -n 3 -m "not trainer" --ignore tests/beam
 	$(BEAM)/bin/python -m pytest -n 2 tests/beam
-	$(BIN)/python -m pytest -m trainer --ignore tests/beam
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m trainer --ignore tests/beam
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not trainer and not tools and not long" --ignore tests/beam --hypothesis-profile quick

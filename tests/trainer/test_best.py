@@ -79,7 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     spec = Spec(
         name="best", folder=folder,
         data=DataSpec(images=str(folder / "drawn" / "images"), annotations=str(folder / "drawn" / "annotations")),
-        model=ModelSpec(image_size=96, depth_multiplier=0.35),
+        model=ModelSpec(image_size=96, depth_multiplier=0.35, set={"train_input_reader.shuffle_buffer_size": "8"}),
         train=TrainSpec(steps=STEPS, batch_size=2, checkpoint_every=100, machine=CPU),
         eval=EvalSpec(poll_s=1.0, machine=CPU, beside="pool", stop_after=1, min_delta=DELTA),
         export=ExportSpec(checkpoint="best", machine=CPU),
