@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gcpod.api import fetch_tensorboard as fetch_tensorboard
     from gcpod.api import open_run as open_run
     from gcpod.api import open_sweep as open_sweep
+    from gcpod.api import result as result
     from gcpod.api import run as run
     from gcpod.api import submit as submit
     from gcpod.api import sweep as sweep
@@ -47,8 +48,8 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "gcpod.api": (
-        "build_in_bucket", "check", "fetch_tensorboard", "open_run", "open_sweep", "run", "submit", "sweep", "upload",
-        "wait",
+        "build_in_bucket", "check", "fetch_tensorboard", "open_run", "open_sweep", "result", "run", "submit", "sweep",
+        "upload", "wait",
     ),
     "gcpod.connection": ("connect",),
     "gcpod.copying": ("copy",),

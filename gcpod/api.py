@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -12,11 +15,13 @@ from gcpod.data.build import DatasetRequest
 from gcpod.data.check import Progress
 from gcpod.data.manifest import DatasetManifest
 from gcpod.inputs import RunOptions
-from gcpod.jobs.budget import budget_of
+from gcpod.jobs.budget import budget_of, sweep_budget
+from gcpod.jobs.ended import findings_of
 from gcpod.jobs.reporter import Quiet, Reporter
 from gcpod.jobs.request import Kind
 from gcpod.jobs.service import Jobs
 from gcpod.jobs.watch import JobWatch
+from gcpod.jobs.watch import result as succeeded
 from gcpod.layout import RunLayout
 from gcpod.results.report import RunResult
 from gcpod.runner import Run
@@ -26,7 +31,7 @@ from gcpod.status import Finding, JobInfo
 from gcpod.storage.datasets import build_and_upload, build_to_bucket
 from gcpod.storage.mirror import Mirrored
 from gcpod.sweeping import Sweep
-from gcpod.sweeps import Table
+from gcpod.sweeps import Table, expand
 from gcpod.uris import GcsUri
 
 
@@ -108,25 +113,28 @@ def run(
     asked = loaded(spec)
     if max_cost is not None:
         settings = settings_of(asked, local=local, endpoint=endpoint)
-        asked = budget_of(asked, settings, max_cost=Decimal(max_cost)).spec
+        asked = budget_of(asked, settings, max_cost=max_cost).spec
     options = RunOptions(again=again, retry=retry)
     return open_run(asked, local=local, endpoint=endpoint, options=options, reporter=reporter).start()
 
 
 def sweep(
     spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, retry: bool = False,
-    reporter: Reporter | None = None,
+    max_cost: Decimal | str | None = None, reporter: Reporter | None = None,
 ) -> Table:
     """Runs everything that the spec's ``sweep`` names, some at a time; what became of each, the best first.
 
-    A run that fails ends no other: its row says why.
+    A run that fails ends no other: its row says why. ``max_cost`` is for all runs together, as for run.
 
     Raises:
-        SpecError: the sweep cannot be understood.
+        SpecError: the sweep cannot be understood, or the money cannot be kept to.
         OutageError: the cloud was out of reach for longer than patience lasts.
     """
-    options = RunOptions(retry=retry)
-    return open_sweep(spec, local=local, endpoint=endpoint, options=options, reporter=reporter).start()
+    options, asked = RunOptions(retry=retry), loaded(spec)
+    if max_cost is not None:
+        settings = settings_of(asked, local=local, endpoint=endpoint)
+        asked = sweep_budget(asked, [one.spec for one in expand(asked)], settings, max_cost=max_cost).spec
+    return open_sweep(asked, local=local, endpoint=endpoint, options=options, reporter=reporter).start()
 
 
 def upload(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None) -> RunLayout:
@@ -136,26 +144,71 @@ def upload(spec: Spec | Path | str, *, local: bool = False, endpoint: str | None
 
 def submit(
     kind: Kind, spec: Spec | Path | str, *, local: bool = False, endpoint: str | None = None, retry: bool = False,
-    checkpoint: str = "",
+    checkpoint: str = "", max_cost: Decimal | str | None = None,
 ) -> JobInfo:
     """Uploads what is missing and submits one job, or finds it where it was submitted before.
 
-    ``checkpoint``, such as ckpt-5, makes an evaluation one pass over that.
+    ``checkpoint``, such as ckpt-5, makes an evaluation one pass over that; ``max_cost`` is for this job, as for run.
     """
-    return open_run(spec, local=local, endpoint=endpoint, options=RunOptions(retry=retry)).submit(kind, checkpoint)
+    asked = loaded(spec)
+    if max_cost is not None:
+        settings = settings_of(asked, local=local, endpoint=endpoint)
+        asked = budget_of(asked, settings, max_cost=max_cost, kinds=[kind]).spec
+    return open_run(asked, local=local, endpoint=endpoint, options=RunOptions(retry=retry)).submit(kind, checkpoint)
 
 
 def wait(
     *names: str, spec: Spec | Path | str | None = None, local: bool = False, endpoint: str | None = None,
-    deadline_s: float | None = None,
+    deadline_s: float | None = None, say: Callable[[str], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, JobInfo]:
-    """Waits until jobs have ended, on any machine; the last word on each, also on those that failed.
+    """Waits until jobs have ended, on any machine; the last word on each by its resource name, also on those that
+    failed.
+
+    Args:
+        names: ids, or resource names, which may be of other regions.
+        spec: names project, region and credentials, or leaves them to the environment and to gcloud.
+        local, endpoint: see connect.
+        deadline_s: seconds after which waiting is given up; None: never.
+        say: told of outages.
+        clock, sleep: seconds; the process's own unless given.
 
     Raises:
         DeadlineError: the time is over; the jobs go on.
+        NotFoundError: there is no such job.
+        OutageError: a local cloud was out of reach for a minute.
     """
-    jobs = Jobs(connect(loaded(spec or Spec()), local=local, endpoint=endpoint))
-    return JobWatch(jobs, names).wait(deadline_s)
+    return _ended(_jobs(spec, local, endpoint), names, deadline_s, say, clock, sleep)
+
+
+def result(
+    *names: str, spec: Spec | Path | str | None = None, local: bool = False, endpoint: str | None = None,
+    deadline_s: float | None = None, say: Callable[[str], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, JobInfo]:
+    """As wait, and all jobs have succeeded.
+
+    Raises:
+        JobFailedError: a job did not; of the first in the order of the names, with what its log shows.
+        DeadlineError, NotFoundError, OutageError: as wait.
+    """
+    jobs = _jobs(spec, local, endpoint)
+    ended = _ended(jobs, names, deadline_s, say, clock, sleep)
+    for name, info in ended.items():
+        succeeded(info, findings_of(jobs.session_of(name), info))
+    return ended
+
+
+def _jobs(spec: Spec | Path | str | None, local: bool, endpoint: str | None) -> Jobs:
+    return Jobs(connect(loaded(spec or Spec()), local=local, endpoint=endpoint))
+
+
+def _ended(
+    jobs: Jobs, names: Sequence[str], deadline_s: float | None, say: Callable[[str], None],
+    clock: Callable[[], float], sleep: Callable[[float], None],
+) -> dict[str, JobInfo]:
+    patience_s = LOCAL_PATIENCE_S if jobs.session.is_local else math.inf
+    return JobWatch(jobs, names, clock, sleep, say=say, patience_s=patience_s).wait(deadline_s)
 
 
 def fetch_tensorboard(

@@ -8,13 +8,7 @@ from gcpod.cache import cache_dir
 from gcpod.data.build import DatasetError
 from gcpod.data.manifest import DatasetManifest
 from gcpod.errors import GcpodError
-from gcpod.jobs.machines import (
-    kind_of,
-    runs_tensorflow,
-    runtimes_for,
-    small_regions,
-    tensorflow_of,
-)
+from gcpod.jobs.machines import kind_of, runs_tensorflow, runtimes_for, small_regions
 from gcpod.jobs.request import machines_of
 from gcpod.jobs.rules import check_jobs
 from gcpod.layout import RunLayout, model_folder
@@ -97,13 +91,10 @@ def _start(spec: Spec, settings: Settings) -> list[Finding]:
 def _images(spec: Spec, machine: MachineSpec, region: str) -> list[Finding]:
     """What the machine asks of the trainer image that gcpod's own recipe does not give."""
     runtime = find_runtime(spec.runtime.name)
-    if not runs_tensorflow(machine, runtime.tensorflow):
-        able = runtimes_for(machine)
-        return [Finding("J402", "error", "train.machine", f"{machine} needs TensorFlow {tensorflow_of(machine)}, "
-                        f"{runtime.name} has {runtime.tensorflow}",
-                        f"set runtime.name: {able[0]}" if able else "choose another machine")]
     if spec.runtime.image is not None or region in small_regions():
         return []
+    if not runs_tensorflow(machine, runtime.tensorflow):
+        return []  # Told by the rules of the jobs; no image would help.
     if spec.runtime.mode == "package":
         found = "Google's prebuilt images lack tf-slim, tf-models-official and more that object_detection imports"
         return [Finding("K301", "warning", "runtime.mode", found, "use mode: container")]

@@ -16,7 +16,7 @@ from gcpod.data.manifest import DatasetManifest
 from gcpod.data.model import SPLITS
 from gcpod.errors import ConfigError, PackageError, SpecError
 from gcpod.jobs.machines import tpu_cores
-from gcpod.jobs.request import JobPlan, Kind, image_uri, kinds_of, machines_of, plan_job, to_request
+from gcpod.jobs.request import JobPlan, Kind, image_uri, machines_of, plan_job, to_request
 from gcpod.jobs.rules import refuse_jobs
 from gcpod.layout import RunLayout
 from gcpod.models.fetch import FetchedModel, fetched_model
@@ -381,11 +381,6 @@ def _told(package: Path) -> str:
     """Its name and version, without the digest and tags that its file's name goes on with."""
     name, version, *_ = package.name.removesuffix(".tar.gz").split("-")
     return f"{name} {version.partition('+')[0]}"
-
-
-def requests_of(prepared: Prepared, settings: Settings, kinds: Sequence[Kind] = ()) -> list[dict[str, Any]]:
-    """The requests of a first attempt, for ``--dry-run``; by default of all the run's jobs."""
-    return [prepared.request(kind, settings) for kind in kinds or kinds_of(prepared.spec)]
 
 
 def write_config(prepared: Prepared) -> Path:

@@ -13,14 +13,13 @@ from gcpod.inputs import RunOptions
 from gcpod.jobs.attempts import Attempts
 from gcpod.jobs.board import Board
 from gcpod.jobs.budget import JobCost, budget_of
-from gcpod.jobs.diagnose import diagnose
+from gcpod.jobs.ended import findings_of
 from gcpod.jobs.filters import JobFilter
 from gcpod.jobs.followed import Followed
-from gcpod.jobs.logs import LogReader
 from gcpod.jobs.recovery import Again, GiveUp, decide, in_words
 from gcpod.jobs.reporter import Reporter
 from gcpod.jobs.request import INTENT_LABEL, KIND_LABEL, KINDS, Kind, intent_of, kinds_of
-from gcpod.jobs.service import Jobs
+from gcpod.jobs.service import Jobs, timeout_of
 from gcpod.jobs.submit import Submitter
 from gcpod.jobs.watch import duration, result
 from gcpod.prepare import Prepared, Workdir
@@ -114,7 +113,7 @@ class RunJobs:
         body = self.prepared.request(kind, self.session.settings, attempt, train_attempt, checkpoint)
         info = self.submitter.submit(body, claim(attempt))
         self.train_attempt = train_attempt
-        self._take_up(kind, info, self._log(kind, attempt, checkpoint))
+        self._take_up(kind, info, self._log(kind, attempt, checkpoint), timeout_of(body))
         return info
 
     def read(self) -> bool:
@@ -312,15 +311,14 @@ class RunJobs:
         return self._costs
 
     def _look(self, info: JobInfo) -> list[Finding]:
-        """What the log of a job shows that ended before it was watched here; nothing where it cannot be read."""
-        try:
-            lines = LogReader(self.session, info.id).poll()
-        except GcpodError:
-            lines = []
-        return diagnose(info.error, (line.text for line in lines), info.id)
+        """What the log of a job shows that ended before it was watched here."""
+        return findings_of(self.session, info)
 
-    def _take_up(self, kind: Kind, info: JobInfo, log: Path) -> None:
-        """Watches a job from now on; of one that has ended only the rest of its log is read."""
+    def _take_up(self, kind: Kind, info: JobInfo, log: Path, timeout_s: float = 0.0) -> None:
+        """Watches a job from now on; of one that has ended only the rest of its log is read.
+
+        ``timeout_s`` is the time limit that it would be given today.
+        """
         training = kind == "train"
         followed = self.followed[kind] = Followed(
             kind, info, self.reporter, log, whole_blocks(self.spec.train.steps) if training else None,
@@ -332,7 +330,10 @@ class RunJobs:
             followed.catch_up(self.session)
             return
         self.watched = True
-        self.reporter.say(f"{kind}: see {self.session.console_url(info.id)}")
+        self.reporter.say(f"{kind}: see {self.jobs.page(info)}")
+        if info.timeout_s and info.timeout_s != timeout_s:
+            limit = duration(info.timeout_s)
+            self.reporter.say(f"{kind}: it was submitted with a time limit of {limit}, which it keeps")
         if self._board is not None:
             self._board.follow(info, followed.begin())
 

@@ -84,6 +84,7 @@ class JobInfo:
         error_code: a number of google.rpc.Code, 0 without an error.
         machine: of the first worker pool, as MachineSpec prints it.
         replicas: machines of all pools.
+        timeout_s: its time limit; 0 when the request left that to the service.
         strategy: STANDARD, SPOT, FLEX_START…; "" when the request left it to the service.
     """
 
@@ -100,6 +101,7 @@ class JobInfo:
     machine: str = ""
     replicas: int = 0
     strategy: str = ""
+    timeout_s: float = 0.0
 
     @property
     def id(self) -> str:

@@ -19,10 +19,12 @@ from gcpod.cli.common import INTERRUPTED
 from gcpod.cli.main import main
 from gcpod.data.model import Box
 from gcpod.demo import demo_spec
+from gcpod.jobs import submit
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud
+from gcpod.localcloud.config import CloudConfig, Limit, Region
 from gcpod.session import Session
-from gcpod.settings import resolve
+from gcpod.settings import LOCAL_REGION, resolve
 from gcpod.specfile import load_spec, parse_spec, render_spec
 from gcpod.storage.objects import Objects
 from gcpod.uris import GcsUri
@@ -48,6 +50,8 @@ def test_init_writes_a_spec_that_loads_and_is_not_overwritten(gcpod: Any, tmp_pa
     again = gcpod("init")
     assert (again.code, again.err.count("\n")) == (errors.SpecError.exit_code, 1)
     assert gcpod("init", "--force").code == 0
+    assert gcpod("init", "--json", "--file", "other.yaml").json == {"file": "other.yaml"}
+    assert load_spec(tmp_path / "other.yaml") == load_spec(tmp_path / "gcpod.yaml")
 
 
 def test_check_finds_nothing_wrong_and_then_something(gcpod: Any, project: Path) -> None:
@@ -97,6 +101,12 @@ def test_config_show_says_where_each_value_came_from(gcpod: Any, project: Path, 
 
 def test_config_render_and_lint(gcpod: Any, project: Path) -> None:
     assert gcpod("config", "render", "--local", "--out", "p.config").code == 0
+    text = (project / "p.config").read_text(encoding="utf-8")
+    told = gcpod("config", "render", "--local", "--json").json
+    assert (told["text"], told["config"].endswith(f"/runs/{told['run']}/pipeline.config")) == (text, True)
+    kept = gcpod("config", "render", "--local", "--json", "--out", "q.config").json
+    assert kept == {"run": told["run"], "config": told["config"], "file": "q.config"}
+    assert (project / "q.config").read_text(encoding="utf-8") == text
     clean = gcpod("config", "lint", "p.config", "--labels", "2", "--json")
     assert (clean.code, clean.json) == (0, [])
     wrong = gcpod("config", "lint", "p.config", "--labels", "3", "--json")
@@ -125,11 +135,13 @@ def test_steps_one_by_one(gcpod: Any, project: Path, quick_cloud: JobCloud) -> N
     root = gcpod("upload", *cloud, "--json").json["run"]
     assert gcpod("upload", *cloud).out.strip() == root
     train = gcpod("submit", "train", *cloud, "--json").json["name"]
-    assert gcpod("submit", "train", *cloud).out.split()[0] == train
+    again = gcpod("submit", "train", *cloud).out
+    assert re.fullmatch(rf"{train} [A-Z]+ {quick_cloud.url}/v1/\S+/{train.rsplit('/', 1)[-1]}\n", again)
     job = train.rsplit("/", 1)[-1]
     assert "SUCCEEDED" in gcpod("jobs", "wait", job, *cloud).out
     shown = gcpod("jobs", "show", job, *cloud, "--json").json
     assert (shown["name"], shown["state"]) == (train, "JOB_STATE_SUCCEEDED")
+    assert gcpod("submit", "train", *cloud, "--json").json == shown
     assert f"name:          {train}" in gcpod("jobs", "show", job, *cloud).out
     assert "Step 100 per-step time" in gcpod("jobs", "logs", job, "--follow", *cloud).out
     assert [row["id"] for row in gcpod("jobs", "list", *cloud, "--json").json] == [job]
@@ -164,6 +176,22 @@ def test_a_job_is_cancelled_by_its_id(gcpod: Any, project: Path, quick_cloud: Jo
     assert (waited.code, waited.err.count("\n")) == (errors.JobFailedError.exit_code, 1)
     assert "CANCELLED" in waited.err
     assert "ended before: CANCELLED" in gcpod("jobs", "cancel", job, *cloud).out
+
+
+def test_a_job_for_which_there_is_no_quota_is_told_with_metric_and_region(
+    gcpod: Any, project: Path, tmp_path: Path, quick_python: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(submit, "LOOK_S", 0.01)
+    scarce = Region(LOCAL_REGION, quota=(Limit("custom_model_training_cpus", 1),), short="refuse")
+    made = JobCloud(tmp_path / "cloud", cache=tmp_path, environment_of=lambda *_: quick_python,
+                    config=CloudConfig((scarce,)))
+    with made as cloud:
+        refused = gcpod("submit", "train", "--endpoint", cloud.url)
+    assert refused.code == errors.OutageError.exit_code
+    last = refused.err.splitlines()[-1]
+    assert last.startswith("gcpod: J403: submitting the job shapes-")
+    assert "the project's quota custom_model_training_cpus is used up in the region local " in last
+    assert "ask for more at https://console.cloud.google.com/iam-admin/quotas" in last
 
 
 @pytest.mark.parametrize(("arguments", "kind", "said"), [
@@ -245,10 +273,22 @@ def test_local_up_down_and_status(tmp_path: Path) -> None:
     url = server.stdout.readline().strip()
     assert ready.read_text().strip() == url
     assert ask("status", "--root", str(root)) == url
+    assert json.loads(ask("status", "--root", str(root), "--json")) == {"running": True, "url": url}
     refused = subprocess.run([*gcpod, "up", "--root", str(root)], capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (errors.LocalCloudError.exit_code, 1)
     assert ask("down", "--root", str(root)) == "stopped"
     server.communicate(timeout=30)
     assert server.returncode == 0
     assert ask("down", "--root", str(root)) == "it was not running"
+    assert json.loads(ask("status", "--root", str(root), "--json")) == {"running": False, "url": None}
+    faults = tmp_path / "faults.yaml"
+    faults.write_text("calls: [{call: storage.objects.get, after: 9, do: error, status: 503}]", encoding="utf-8")
+    server = subprocess.Popen([*gcpod, "up", "--root", str(root), "--faults", str(faults), "--json"],
+                              stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    told = [json.loads(server.stdout.readline()) for _ in range(2)]
+    assert [list(one) for one in told] == [["url"], ["fault"]]
+    assert json.loads(ask("down", "--root", str(root), "--json")) == {"stopped": True}
+    server.communicate(timeout=30)
+    assert json.loads(ask("down", "--root", str(root), "--json")) == {"stopped": False}
     shutil.rmtree(root)

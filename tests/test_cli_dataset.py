@@ -391,3 +391,5 @@ def test_what_cannot_be_split_is_found_by_the_check_and_shown_on_the_page(gcpod:
     page = gcpod("preview", "--images", "images", "--out", "page.html")
     assert (page.code, page.out) == (OK, "wrote page.html: images fit for training: 1, errors: 1, warnings: 0\n")
     assert "there is only one distinct picture" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    told = gcpod("preview", "--images", "images", "--out", "other.html", "--json")
+    assert told.json == {"page": "other.html", "images": 1, "errors": 1, "warnings": 0}

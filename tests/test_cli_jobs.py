@@ -10,19 +10,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gcpod import errors
+import gcpod as gcpod_library
+from gcpod import api, errors
 from gcpod.cli.common import INTERRUPTED
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.settings import LOCAL_PROJECT
+from gcpod.localcloud.config import CloudConfig, Region
+from gcpod.session import Session
+from gcpod.settings import LOCAL_PROJECT, Setting, resolve
+from gcpod.specfile import load_spec
 from gcpod.status import JobInfo, JobState
-from tests.jobs import Faults, session_of, shell_job
+from tests.jobs import Fault, Faults, session_of, shell_job
 from tests.waiting import until
 
 FAULTS = Faults()
@@ -234,6 +239,133 @@ def test_a_log_is_followed_to_the_end_of_its_job(jobs: Any, service: Jobs, tmp_p
     assert service.get(info.name).state is JobState.SUCCEEDED
     lines = (tmp_path / "job.log").read_text(encoding="utf-8").splitlines()
     assert [line.split()[-1] for line in lines if "workerpool0-0" in line] == ["one", "two"]
+
+
+@pytest.mark.long
+def test_a_log_of_a_job_that_ended_is_followed_until_it_is_whole(jobs: Any, service: Jobs) -> None:
+    """A reader that stops at the job's end loses what comes late."""
+    info, before = ended(service, "echo one"), FAULTS.times("POST", "entries:list")
+    texts = [json.loads(line)["text"] for line in jobs("logs", info.id, "--follow", "--json").out.splitlines()]
+    assert (texts.count("one"), len(texts)) == (1, len(set(texts)))
+    # Once for its lines, and once more for late ones after the closing line.
+    assert FAULTS.times("POST", "entries:list") == before + 2
+
+
+@pytest.mark.long
+def test_outages_are_told_while_a_log_is_followed(jobs: Any, service: Jobs) -> None:
+    info = ended(service, "echo one")
+    asked: list[str] = []
+
+    def choose(_: str, path: str) -> Fault | None:
+        asked.extend([path] if path.endswith("entries:list") else [])
+        return "busy" if path.endswith("entries:list") and len(asked) == 1 else None
+
+    FAULTS.choose = choose
+    output = jobs("logs", info.id, "--follow")
+    assert (output.code, output.out.count("one")) == (0, 1)
+    told, back = output.err.splitlines()
+    assert told.startswith("waiting: J405: reading the log of ")
+    assert re.fullmatch(r"in reach again after \d+ s", back)
+
+
+ELSEWHERE = "europe-west4"
+
+
+@pytest.fixture(scope="module")
+def wide_cloud(tmp_path_factory: pytest.TempPathFactory, quick_python: Path) -> Iterator[JobCloud]:
+    """A local cloud with a second region."""
+    folder = tmp_path_factory.mktemp("wide")
+    regions = CloudConfig((Region(), Region(ELSEWHERE)))
+    with JobCloud(folder, cache=folder, environment_of=lambda *_: quick_python, config=regions) as running:
+        yield running
+
+
+def there(cloud: JobCloud, project: str) -> Jobs:
+    """The jobs of the second region."""
+    settings = session_of(cloud.url, project).settings
+    return Jobs(Session(replace(settings, region=Setting(ELSEWHERE, "test"))))
+
+
+def test_a_resource_name_of_another_region_or_project_is_enough(gcpod: Any, wide_cloud: JobCloud) -> None:
+    service = there(wide_cloud, "birds")
+    script = "echo 'OOM when allocating tensor with shape[64,320,320,3]'; exit 1"
+    made = service.create(shell_job(script))
+    name = f"projects/birds/locations/{ELSEWHERE}/customJobs/{made.id}"
+    cloud = ("--endpoint", wide_cloud.url)
+    waited = gcpod("jobs", "wait", name, *cloud)
+    assert waited.code == errors.JobFailedError.exit_code
+    # What only the log of that project tells.
+    assert "OOM when allocating tensor" in waited.err
+    shown = gcpod("jobs", "show", name, *cloud, "--json").json
+    assert (shown["id"], f"/locations/{ELSEWHERE}/" in shown["page"]) == (made.id, True)
+    assert "OOM when" in gcpod("jobs", "logs", name, *cloud).out
+    going = service.create(shell_job("sleep 60"))
+    # As the service itself names it: by the project's number.
+    until(lambda: service.get(going.name).state is JobState.RUNNING)
+    assert "is being cancelled" in gcpod("jobs", "cancel", going.name, *cloud).out
+    until(lambda: service.get(going.name).state is JobState.CANCELLED)
+    assert gcpod("jobs", "delete", going.name, "--yes", *cloud).code == 0
+    assert gcpod("jobs", "show", going.name, *cloud).code == errors.NotFoundError.exit_code
+    # By the id alone it is looked for in the region of the settings.
+    assert gcpod("jobs", "show", made.id, *cloud).code == errors.NotFoundError.exit_code
+
+
+def test_jobs_of_two_regions_are_waited_for_together(gcpod: Any, wide_cloud: JobCloud) -> None:
+    here = Jobs(session_of(wide_cloud.url, LOCAL_PROJECT))
+    names = [made.create(shell_job("sleep 0.3")).name for made in (here, there(wide_cloud, LOCAL_PROJECT), here)]
+    output = gcpod("jobs", "wait", *names, "--endpoint", wide_cloud.url, "--json")
+    assert (output.code, [row["name"] for row in output.json]) == (0, names)
+
+
+def test_a_job_is_waited_for_from_a_folder_without_a_spec(
+    gcpod: Any, cloud: JobCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on another machine, which has nothing but the job's name and the settings of its environment."""
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    project.mkdir()
+    elsewhere.mkdir()
+    (project / "gcpod.yaml").write_text("name: birds\n", encoding="utf-8")
+    session = Session(resolve(load_spec(project / "gcpod.yaml"), endpoint=cloud.url))
+    good, bad = (Jobs(session).create(shell_job(f"sleep 0.2; {end}")) for end in ("true", "echo MemoryError; exit 1"))
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("GCPOD_ENDPOINT", cloud.url)
+    waited = gcpod("jobs", "wait", good.id)
+    assert (waited.code, waited.out.splitlines()[-1]) == (0, f"{good.name} SUCCEEDED")
+    assert gcpod("jobs", "wait", good.name).out == f"{good.name} SUCCEEDED\n"
+    assert gcpod("jobs", "wait", bad.id).code == errors.JobFailedError.exit_code
+    assert list(elsewhere.iterdir()) == []
+    assert api.wait(good.id)[Jobs(session).full_name(good.id)].state is JobState.SUCCEEDED
+
+
+def test_results_are_those_of_jobs_that_succeeded(
+    gcpod: Any, cloud: JobCloud, service: Jobs, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``gcpod`` takes the user's own settings away."""
+    script = "echo 'OOM when allocating tensor with shape[64,320,320,3]'; exit 1"
+    good, bad, worse = (service.create(shell_job(one)).name for one in ("true", script, "exit 7"))
+    said: list[str] = []
+    assert list(gcpod_library.result(good, endpoint=cloud.url, say=said.append)) == [good]
+    with pytest.raises(errors.JobFailedError, match=r"^J\d\d\d: .*OOM when allocating tensor") as caught:
+        api.result(good, bad, worse, endpoint=cloud.url)
+    assert caught.value.on == bad
+    assert [info.state.short for info in api.wait(good, bad, endpoint=cloud.url).values()] == ["SUCCEEDED", "FAILED"]
+    with pytest.raises(errors.NotFoundError):
+        api.result("404", endpoint=cloud.url)
+    assert said == []
+
+
+def test_a_local_cloud_that_is_gone_is_waited_for_a_minute(gcpod: Any) -> None:
+    now, said = [0.0], list[str]()
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(errors.OutageError):
+        api.wait("7", endpoint="http://127.0.0.1:1", say=said.append, clock=lambda: now[0], sleep=sleep)
+    assert 60 <= now[0] < 70
+    assert said[0].startswith("waiting: J405: reading the job ")
+    with pytest.raises(errors.DeadlineError):
+        api.wait("7", endpoint="http://127.0.0.1:1", deadline_s=5, clock=lambda: now[0], sleep=sleep)
 
 
 def test_an_outage_is_one_line_with_its_code(jobs: Any, service: Jobs) -> None:

@@ -16,7 +16,7 @@ from gcpod.demo import demo_spec
 from gcpod.jobs.machines import listed
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.spec import RecoverySpec
+from gcpod.spec import RecoverySpec, SweepSpec
 from gcpod.specfile import load_spec, render_spec
 from tests.data.making import Dataset
 from tests.jobs import session_of
@@ -145,7 +145,12 @@ def test_a_dry_run_tells_the_cost(gcpod: Any, project: Path, prices: Path) -> No
         {"per_hour": "5", "worst": "120", "currency": "USD"}, {"per_hour": "0.6", "worst": "14.4", "currency": "USD"},
         {"per_hour": "0.2", "worst": "0.4", "currency": "USD"},
     ]
-    assert "cost of all: at worst 134.80 USD (prices of 2026-11-21" in dry.err
+    assert "cost of all: at worst 134.80 USD, one attempt each (prices of 2026-11-21" in dry.err
+    # Three trainings of 120 and exports of 0.4, and for each training three evaluations of 14.4.
+    assert "cost of all attempts that recovery allows, 3 a job: at worst 490.80 USD\n" in dry.err
+    assert "first attempts" not in dry.err
+    again = gcpod("run", "--dry-run", "--prices", prices, "--retry")
+    assert (again.json, "these are the requests of a first run's first attempts" in again.err) == (dry.json, True)
     as_yaml = gcpod("run", "--dry-run", "--prices", prices, "--format", "yaml")
     assert yaml.safe_load(as_yaml.out) == dry.json
     empty = project / "few.yaml"
@@ -153,7 +158,9 @@ def test_a_dry_run_tells_the_cost(gcpod: Any, project: Path, prices: Path) -> No
     unknown = gcpod("run", "--dry-run", "--prices", empty)
     assert unknown.json[0]["cost"] == {"per_hour": None, "worst": None, "currency": None}
     assert unknown.json[0]["body"] == dry.json[0]["body"]
-    assert "cost of all: at worst unknown (the prices of 2026-11-21 lack cloud-tpu with 8 x TPU_V2" in unknown.err
+    assert "all attempts" not in unknown.err
+    lacks = "the prices of 2026-11-21 lack cloud-tpu with 8 x TPU_V2"
+    assert f"cost of all: at worst unknown, one attempt each ({lacks}" in unknown.err
 
 
 def test_money_becomes_time_limits(gcpod: Any, project: Path, prices: Path) -> None:
@@ -181,6 +188,53 @@ def test_machines_beside_the_first_are_told_and_paid_for(gcpod: Any, project: Pa
     # 2.4 and 0.2 an hour: 4 hours of both, of which the export keeps two.
     limited = gcpod("run", "--dry-run", "--prices", prices, "--max-cost", "10").json
     assert [one["body"]["jobSpec"]["scheduling"]["timeout"] for one in limited] == ["14400s", "7200s"]
+
+
+def test_one_job_is_shown_and_limited_as_a_run_is(gcpod: Any, project: Path, prices: Path) -> None:
+    in_google(project)
+    of_run = gcpod("run", "--dry-run", "--prices", prices).json
+    for kind, request in zip(("train", "eval", "export"), of_run, strict=True):
+        alone = gcpod("submit", kind, "--dry-run", "--prices", prices)
+        assert alone.json == [request]
+        assert alone.err.count("cost of ") == 3
+    once = gcpod("submit", "eval", "--checkpoint", "ckpt-5", "--dry-run", "--format", "yaml", "--prices", prices)
+    assert "ckpt-5" in yaml.safe_load(once.out)[0]["body"]["labels"]["gcpod_intent"]
+    [limited] = gcpod("submit", "train", "--dry-run", "--max-cost", "10", "--prices", prices).json
+    assert limited["body"]["jobSpec"]["scheduling"]["timeout"] == "7200s"
+    assert limited["cost"]["worst"] == "10"
+    refused = gcpod("submit", "train", "--max-cost", "0.01", "--prices", prices)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (REFUSED, "", 1)
+
+
+def test_one_job_is_submitted_with_its_limit(
+    gcpod: Any, project: Path, prices: Path, quick_cloud: JobCloud,
+) -> None:
+    cloud = ("--endpoint", quick_cloud.url)
+    submitted = gcpod("submit", "train", *cloud, "--max-cost", "0.6", "--prices", prices, "--json")
+    assert submitted.code == OK
+    assert "at worst 0.60 USD until its time limit of 3 h 0 min" in submitted.err
+    session = session_of(quick_cloud.url, "local-project")
+    found = session.vertex.get(name=submitted.json["name"]).execute()
+    assert found["jobSpec"]["scheduling"]["timeout"] == "10800s"
+
+
+def test_a_sweep_is_limited_as_a_whole(gcpod: Any, project: Path, prices: Path) -> None:
+    in_google(project)
+    path = project / "gcpod.yaml"
+    swept = replace(load_spec(path), sweep=SweepSpec(grid={"train.batch_size": ("8", "16")}))
+    path.write_text(render_spec(swept), encoding="utf-8")
+    # Twice the 17.2 that are three hours of a run.
+    limited = gcpod("sweep", "--dry-run", "--prices", prices, "--max-cost", "34.4")
+    assert limited.code == OK
+    assert limited.out.splitlines() == [
+        "[1] train.batch_size: 8: at worst 17.20 USD", "[2] train.batch_size: 16: at worst 17.20 USD",
+        "2 runs, 2 at a time: at worst 34.40 USD",
+    ]
+    assert "cost of all: at worst 34.40 USD, one attempt each" in limited.err
+    told = gcpod("sweep", "--dry-run", "--prices", prices, "--max-cost", "34.4", "--json").json
+    assert [one["hours"] for one in told] == [{"train": 3.0, "eval": 3.0, "export": 2.0}] * 2
+    refused = gcpod("sweep", "--prices", prices, "--max-cost", "0.01")
+    assert (refused.code, refused.out, refused.err.count("\n")) == (REFUSED, "", 1)
 
 
 @pytest.mark.parametrize("amount", ["0", "-1", "nan", "1e9", "ten", ""])

@@ -25,12 +25,14 @@ def config() -> None:
 
 @config.command()
 @cloud_options
+@json_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write there instead of the screen.")
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any other field, such as "
               "train_config.batch_size=16 or a[1].b=2; may be given several times.")
 @click.option("--diff", is_flag=True, help="Show only what differs from the template.")
 def render(
-    file: Path, local: bool, endpoint: str | None, out: Path | None, settings: tuple[str, ...], diff: bool,
+    file: Path, local: bool, endpoint: str | None, as_json: bool, out: Path | None, settings: tuple[str, ...],
+    diff: bool,
 ) -> None:
     """Render the pipeline config of a run."""
     from gcpod.connection import settings_of
@@ -41,16 +43,21 @@ def render(
     spec = _with(load(file), settings)
     found = settings_of(spec, local=local, endpoint=endpoint)
     manifest = build_spec_dataset(spec)
-    layout = RunLayout.of(found.bucket_uri, run_name(spec, manifest.digest))
+    run_id = run_name(spec, manifest.digest)
+    layout = RunLayout.of(found.bucket_uri, run_id)
     text = render_spec_config(spec, manifest, layout)
     if diff:
         template, name = template_text(spec.model.template, spec.folder)
         lines = unified_diff(template.splitlines(), text.splitlines(), name, "rendered", lineterm="")
         text = "".join(f"{line}\n" for line in lines)
-    if out is None:
+    if out is not None:
+        out.write_bytes(text.encode())
+    if as_json:
+        kept = {"text": text} if out is None else {"file": str(out)}
+        print_json({"run": run_id, "config": str(layout.config), **kept})
+    elif out is None:
         click.echo(text, nl=False)
     else:
-        out.write_bytes(text.encode())
         click.echo(f"wrote {out}")
 
 

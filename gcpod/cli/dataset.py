@@ -66,18 +66,22 @@ def check(as_json: bool, **given: Any) -> None:
 @check_options
 @click.option("--out", type=PATH, default=Path("preview.html"), show_default=True, help="The page.")
 @click.option("--sheet", type=click.IntRange(0, 2000), default=60, show_default=True, help="How many images it shows.")
-def preview(out: Path, sheet: int, **given: Any) -> None:
+@json_option
+def preview(out: Path, sheet: int, as_json: bool, **given: Any) -> None:
     """Write an HTML page to look at the data."""
     from gcpod.data.build import check_dataset, try_plan
     from gcpod.data.preview.page import build_preview
 
     request = request_of(given)
-    with _Bar(False) as bar:
+    with _Bar(as_json) as bar:
         found = check_dataset(request, bar.update)
     plan, found = try_plan(found, request)
     page = build_preview(found, plan, out, str(request.images), sheet)
     checked = found.checked
     errors, others = len(checked.errors), len(checked.findings) - len(checked.errors)
+    if as_json:
+        print_json({"page": str(page), "images": len(checked.samples), "errors": errors, "warnings": others})
+        return
     click.echo(f"wrote {page}: images fit for training: {len(checked.samples)}, errors: {errors}, warnings: {others}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,6 +18,7 @@ from gcpod.errors import GcpodError
 
 if TYPE_CHECKING:
     from gcpod.jobs.service import Jobs
+    from gcpod.jobs.watch import Reach
     from gcpod.status import JobInfo
 
 
@@ -30,8 +33,27 @@ def opened(file: Path, local: bool, endpoint: str | None) -> Iterator[Jobs]:
 
 
 def plain(info: JobInfo, service: Jobs) -> dict[str, Any]:
-    page = service.session.console_url(info.id)
-    return {**asdict(info), "id": info.id, "state": info.state.value, "page": page}
+    """A job as ``--json`` shows it."""
+    return {**asdict(info), "id": info.id, "state": info.state.value, "page": service.page(info)}
+
+
+def tell(text: str) -> None:
+    """For whoever waits; what a command gives goes elsewhere."""
+    click.echo(text, err=True)
+
+
+def patience(service: Jobs) -> float:
+    """Seconds that an outage is waited out; a server on this machine that is gone does not come back by itself."""
+    from gcpod.connection import LOCAL_PATIENCE_S
+
+    return LOCAL_PATIENCE_S if service.session.is_local else math.inf
+
+
+def reach(service: Jobs) -> Reach:
+    """Tells of outages on standard error."""
+    from gcpod.jobs.watch import Reach
+
+    return Reach(tell, time.monotonic, patience(service))
 
 
 def moment(_: click.Context, __: click.Parameter, text: str | None) -> str | None:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gcpod.cli.common import cloud_options, json_option, print_json
-from gcpod.cli.job_options import duration, each, labels_of, moment, opened, plain, to_datetime
-from gcpod.errors import GcpodError, SpecError
+from gcpod.cli.job_options import (
+    duration,
+    each,
+    labels_of,
+    moment,
+    opened,
+    patience,
+    plain,
+    reach,
+    tell,
+    to_datetime,
+)
+from gcpod.errors import SpecError
 from gcpod.status import JobState
 
 if TYPE_CHECKING:
     from gcpod.jobs.logs import LogLine
     from gcpod.jobs.request import Kind
     from gcpod.jobs.service import Jobs
-    from gcpod.status import Finding, JobInfo
+    from gcpod.status import JobInfo
 
-TAIL_LINES, TAIL_S = 2000, 1800
-"""The end of a log that a diagnosis looks at; of a job that ended, read back for so many seconds."""
 _STATES = {state.short.lower(): state for state in JobState}
 
 
@@ -108,6 +117,8 @@ def logs(
     task: str | None, since: str | None, out: Path | None,
 ) -> None:
     """The lines a job wrote, with --json one object a line; below them, what they show about why it failed."""
+    from gcpod.jobs.diagnose import diagnose
+    from gcpod.jobs.ended import TAIL_LINES, failed
     from gcpod.jobs.logfile import LogFile
     from gcpod.jobs.logs import LogReader
     from gcpod.jobs.logs import follow as followed
@@ -118,12 +129,11 @@ def logs(
         info = service.get(name)
         kept = None if out is None else stack.enter_context(LogFile(out, info.id))
         reader = LogReader(
-            service.session, info.id, severity=(severity or "").upper(), task=task or "",
+            service.session_of(name), info.id, severity=(severity or "").upper(), task=task or "",
             since=None if since is None else to_datetime(since), cursor=kept.cursor if kept else None,
         )
         count, tail = 0, deque[str](maxlen=TAIL_LINES)
-        follow = follow and not info.state.terminal
-        pages = followed(reader, lambda: service.get(info.name)) if follow else reader.pages(wide=True)
+        pages = followed(reader, lambda: service.get(name), reach(service)) if follow else reader.pages(wide=True)
         for lines in pages:
             if kept is not None:
                 kept.append(lines, reader.cursor)
@@ -134,7 +144,7 @@ def logs(
         info = service.get(name) if follow else info
     if out is not None:
         _tell({"file": str(out), "lines": count}, f"{count} new lines: {out}", as_json)
-    for finding in _findings(info, tail):
+    for finding in diagnose(info.error, tail, info.name) if failed(info) else ():
         click.echo(str(finding), err=True)
 
 
@@ -153,15 +163,6 @@ def _tell(value: dict[str, Any], text: str, as_json: bool) -> None:
         click.echo(text)
 
 
-def _findings(info: JobInfo, lines: Iterable[str]) -> list[Finding]:
-    """What is known about the failure that a job's error and the end of its log show."""
-    if not info.state.terminal or info.state is JobState.SUCCEEDED:
-        return []
-    from gcpod.jobs.diagnose import diagnose
-
-    return diagnose(info.error, lines, info.name)
-
-
 @jobs.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @cloud_options
@@ -175,39 +176,24 @@ def wait(
     from gcpod.jobs.watch import JobWatch
 
     with opened(file, local, endpoint) as service:
-        watch = JobWatch(service, names, say=lambda text: click.echo(text, err=True))
+        watch = JobWatch(service, names, say=tell, patience_s=patience(service))
         for info in watch.follow(timeout_s):
             if not as_json:
                 click.echo(f"{info.name} {info.state.short}")
-        ended = {info.name: info for info in watch.infos.values()}
         if as_json:
-            print_json([plain(info, service) for info in ended.values()])
-        each(ended, lambda name: _judge(service, ended[name]))
+            print_json([plain(info, service) for info in watch.infos.values()])
+        each(watch.infos, lambda name: _judge(service, name, watch.infos[name]))
 
 
-def _judge(service: Jobs, info: JobInfo) -> None:
+def _judge(service: Jobs, name: str, info: JobInfo) -> None:
     """Raises JobFailedError, with what the log shows, where a job ended otherwise than well."""
+    from gcpod.jobs.ended import findings_of
     from gcpod.jobs.watch import result
 
-    findings = _findings(info, _end_of_log(service, info))
+    findings = findings_of(service.session_of(name), info)
     for finding in findings[1:]:
         click.echo(str(finding), err=True)
     result(info, findings)
-
-
-def _end_of_log(service: Jobs, info: JobInfo) -> deque[str]:
-    """The last lines that a failed job wrote; none where its log cannot be read, as its end is told all the same."""
-    tail = deque[str](maxlen=TAIL_LINES)
-    if info.state.terminal and info.state is not JobState.SUCCEEDED:
-        from datetime import timedelta
-
-        from gcpod.jobs.logs import LogReader
-
-        since = to_datetime(info.end_time) - timedelta(seconds=TAIL_S) if info.end_time else None
-        with suppress(GcpodError):
-            for lines in LogReader(service.session, info.id, since=since).pages(wide=True):
-                tail.extend(line.text for line in lines)
-    return tail
 
 
 @jobs.command()

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from gcpod.cli.common import cloud_options, file_option, json_option, print_findings
+from gcpod.cli.common import cloud_options, file_option, json_option, print_findings, print_json
 
 
 @click.command()
 @file_option
+@json_option
 @click.option("--force", is_flag=True, help="Replace an existing file.")
-def init(file: Path, force: bool) -> None:
+def init(file: Path, as_json: bool, force: bool) -> None:
     """Write a commented gcpod.yaml."""
     from gcpod.errors import SpecError
     from gcpod.spec import Spec
@@ -21,7 +22,10 @@ def init(file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise SpecError("writing", file, "it exists", "edit it, or replace it with --force")
     file.write_text(render_spec(Spec()), encoding="utf-8")
-    click.echo(f"wrote {file}: set data.images, then `gcpod check --local`, then `gcpod run --local`")
+    if as_json:
+        print_json({"file": str(file)})
+    else:
+        click.echo(f"wrote {file}: set data.images, then `gcpod check --local`, then `gcpod run --local`")
 
 
 @click.command()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -13,35 +12,24 @@ from typing import TYPE_CHECKING
 import click
 
 from gcpod.cli.common import INTERRUPTED, cloud_flags, cloud_options, hints, json_option, load, print_json
-from gcpod.cli.machines import amount, prices_option
+from gcpod.cli.costs import dry_run_option, format_option, max_cost_option, print_requests, tell_costs
+from gcpod.cli.machines import prices_option
 
 if TYPE_CHECKING:
     from gcpod.inputs import RunOptions
-    from gcpod.jobs.budget import Budget, JobCost
     from gcpod.runner import Run
     from gcpod.spec import Spec
-
-
-def _money(_: click.Context, __: click.Parameter, text: str | None) -> Decimal | None:
-    """A sum of money, exactly as it was written."""
-    if text is None:
-        return None
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) or not Decimal(text):
-        raise click.BadParameter(f"{text!r} is no sum of money: write it as 20 or 7.50")
-    return Decimal(text)
 
 
 @click.command()
 @cloud_options
 @json_option
-@click.option("--dry-run", is_flag=True, help="Print the requests that would be sent and their cost; send nothing.")
-@click.option("--format", "shape", type=click.Choice(["json", "yaml"]), default="json", show_default=True,
-              help="Of the requests that --dry-run prints.")
+@dry_run_option
+@format_option
 @click.option("--again", is_flag=True, help="Start a new run although one of the same inputs exists.")
 @click.option("--retry", is_flag=True, help="Submit a new attempt of a job that failed or was cancelled.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train that many steps instead of the spec's.")
-@click.option("--max-cost", metavar="AMOUNT", callback=_money, help="Shorten the jobs' time limits to what it pays "
-              "for, in the currency of the prices.")
+@max_cost_option
 @prices_option
 @click.option("--log", is_flag=True, help="Show the jobs' logs.")
 def run(
@@ -57,11 +45,12 @@ def run(
     if steps is not None:
         spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps=steps))
     if dry_run or max_cost is not None:
-        budget = budget_of(spec, settings_of(spec, local=local, endpoint=endpoint), prices=prices, max_cost=max_cost)
-        _tell(budget)
+        settings = settings_of(spec, local=local, endpoint=endpoint)
+        budget = budget_of(spec, settings, prices=prices, max_cost=max_cost)
+        tell_costs(budget)
         spec = budget.spec
         if dry_run:
-            _dry_run(spec, local, endpoint, budget.costs, shape)
+            print_requests(budget, settings, shape, again=again or retry)
             return
     flags = cloud_flags(file, local, endpoint)
     given = {"--steps": steps, "--max-cost": max_cost, "--prices": prices}
@@ -90,47 +79,6 @@ def demo(folder: Path, steps: int, as_json: bool, log: bool) -> None:
     flags, options = cloud_flags(folder / "gcpod.yaml", True, None), RunOptions(again_when_done=True)
     with hints(flags), _stopped_after(spec, True):
         _run(spec, True, None, options, as_json, log, f"gcpod demo --dir {folder}", flags)
-
-
-def _tell(budget: Budget) -> None:
-    """The jobs' costs, on standard error."""
-    from gcpod.jobs.prices import Unknown
-
-    for cost in budget.costs:
-        hours, minutes = divmod(cost.timeout_s // 60, 60)
-        click.echo(f"cost of {cost.kind}: {cost.per_hour} per hour on {cost.machines}, at worst {cost.worst} until its "
-                   f"time limit of {hours} h {minutes} min", err=True)
-    worst = budget.worst
-    told = f"prices of {budget.table.date}, without disk, storage, network and logs"
-    click.echo(f"cost of all: at worst {worst} ({worst.why if isinstance(worst, Unknown) else told})", err=True)
-
-
-def _dry_run(spec: Spec, local: bool, endpoint: str | None, costs: Sequence[JobCost], shape: str) -> None:
-    from gcpod.connection import settings_of
-    from gcpod.prepare import prepare, requests_of
-
-    settings = settings_of(spec, local=local, endpoint=endpoint)
-    prepared = prepare(spec, settings, say=lambda text: click.echo(text, err=True))
-    for note in prepared.notes:
-        click.echo(f"machine of {note}", err=True)
-    parent = f"projects/{settings.project.value}/locations/{settings.region.value}"
-    bodies = requests_of(prepared, settings)
-    listed = [
-        {"method": "POST", "path": f"/v1/{parent}/customJobs", "body": body, "cost": _plain(cost)}
-        for body, cost in zip(bodies, costs, strict=True)
-    ]
-    if shape == "json":
-        print_json(listed)
-        return
-    import yaml
-
-    click.echo(yaml.safe_dump(listed, sort_keys=False, allow_unicode=True), nl=False)
-
-
-def _plain(cost: JobCost) -> dict[str, object]:
-    """Amounts exact, as text; null for unknown."""
-    currency = getattr(cost.per_hour, "currency", None)
-    return {"per_hour": amount(cost.per_hour), "worst": amount(cost.worst), "currency": currency}
 
 
 @contextmanager

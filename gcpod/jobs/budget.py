@@ -22,7 +22,7 @@ from gcpod.jobs.prices import (
 )
 from gcpod.jobs.request import Kind, kinds_of, machines_of, wanted_of
 from gcpod.settings import Settings
-from gcpod.spec import MONEY, MachineSpec, Spec
+from gcpod.spec import MONEY, MachineSpec, RecoverySpec, Spec
 
 MIN_TIMEOUT_S = 360
 """The shortest time limit that gcpod.yaml takes too (timeout_hours: 0.1)."""
@@ -80,9 +80,55 @@ class Budget:
         """Of all jobs together, one attempt each."""
         return worst_of(self.costs)
 
+    @property
+    def worst_of_attempts(self) -> Price:
+        """Of all jobs with every attempt that ``recovery`` allows, each until its time limit."""
+        return worst_of_attempts(self.costs, self.spec.recovery)
+
+
+def worst_of_attempts(costs: Sequence[JobCost], policy: RecoverySpec) -> Price:
+    """What jobs come to when each attempt that is allowed runs until its time limit.
+
+    An evaluation beside the training belongs to one attempt of that, and has as many of its own.
+    """
+    parts: list[Price] = []
+    for cost in costs:
+        once, sets = cost.worst, policy.attempts if cost.kind == "eval" else 1
+        every = _times(once, policy.attempts)
+        if isinstance(once, Money) and isinstance(every, Money) and policy.max_cost is not None:
+            # recovery.max_cost ends attempts of one job, but never forbids the first.
+            every = replace(every, amount=min(every.amount, max(once.amount, Decimal(policy.max_cost))))
+        parts.append(_times(every, sets))
+    return total(parts)
+
+
+def sweep_budget(
+    spec: Spec, runs: Sequence[Spec], settings: Settings, *, prices: Path | None = None,
+    max_cost: Decimal | str | None = None,
+) -> Budget:
+    """What the runs of a sweep cost together, and its spec with time limits by which all of them, one attempt of each
+    job, cost no more than some money. A sweep varies neither machines nor time limits, so each run gets the same.
+
+    Args:
+        spec: of the sweep.
+        runs: the specs that it comes to, at least one.
+        settings, prices: as for budget_of.
+        max_cost: of all jobs of all runs together.
+
+    Raises:
+        SpecError: as for budget_of.
+    """
+    budgets = [budget_of(run, settings, prices=prices) for run in runs]
+    costs = [cost for one in budgets for cost in one.costs]
+    if max_cost is not None:
+        costs = limit(costs, _exact(max_cost))
+        spec = capped(spec, costs[: len(budgets[0].costs)])
+    return Budget(spec, tuple(costs), budgets[0].table)
+
 
 def budget_of(
     spec: Spec, settings: Settings, *, prices: Path | None = None, max_cost: Decimal | str | None = None,
+    kinds: Sequence[Kind] = (),
 ) -> Budget:
     """What a spec's jobs cost in a region, and the spec that costs no more than some money.
 
@@ -92,6 +138,7 @@ def budget_of(
         prices: a file of prices; by default what GCPOD_PRICES names, else what was fetched last.
         max_cost: of all jobs together, one attempt each, in the currency of the prices, as text such as 7.50 or exact;
             None: no limit.
+        kinds: the jobs that it is about; by default all of the run.
 
     Raises:
         SpecError: J408, the file is no table of prices, ``max_cost`` is no sum of money, a price that it needs is
@@ -99,16 +146,18 @@ def budget_of(
     """
     region = settings.region.value
     table = find_prices(prices, usual_prices(bool(settings.endpoint.value)))
-    costs = job_costs(spec, machines_of(spec, region)[0], region, table)
+    costs = job_costs(spec, machines_of(spec, region)[0], region, table, kinds)
     if max_cost is not None:
         costs = limit(costs, _exact(max_cost))
         spec = capped(spec, costs)
     return Budget(spec, tuple(costs), table)
 
 
-def job_costs(spec: Spec, machines: Mapping[Kind, MachineSpec], region: str, table: PriceTable) -> list[JobCost]:
-    """The cost of each of a run's jobs, one attempt each, on the machines that the region will run."""
-    return [_job_cost(kind, spec, machines, region, table) for kind in kinds_of(spec)]
+def job_costs(
+    spec: Spec, machines: Mapping[Kind, MachineSpec], region: str, table: PriceTable, kinds: Sequence[Kind] = (),
+) -> list[JobCost]:
+    """The cost of each of a run's jobs, or of some, one attempt each, on the machines that the region will run."""
+    return [_job_cost(kind, spec, machines, region, table) for kind in kinds or kinds_of(spec)]
 
 
 def _job_cost(
@@ -176,7 +225,7 @@ def limit(costs: Sequence[JobCost], money: Decimal) -> list[JobCost]:
         low, high = (middle, high) if _affordable(costs, middle, money) else (low, middle - 1)
     if low < min(MIN_TIMEOUT_S, longest):
         least = total([worst_cost(cost.per_hour, min(MIN_TIMEOUT_S, cost.timeout_s)) for cost in costs])
-        raise SpecError("limiting the cost of", "the run", f"{money:f} pays for {low} seconds of each job",
+        raise SpecError("limiting the cost of", "all jobs", f"{money:f} pays for {low} seconds of each job",
                         f"give --max-cost at least {least}", code="J408")
     return [replace(cost, timeout_s=min(cost.timeout_s, low)) for cost in costs]
 
@@ -191,12 +240,17 @@ def _affordable(costs: Sequence[JobCost], limit_s: int, money: Decimal) -> bool:
 
 
 def capped(spec: Spec, costs: Sequence[JobCost]) -> Spec:
-    """The spec with the time limits of the costs; it names the same run, whose inputs these are none of."""
+    """The spec with the time limits of the costs; it names the same run, whose inputs these are none of.
+
+    Who sets a limit means all that is spent: no job that died is submitted again, unless recovery.max_cost allows it.
+    """
     hours = {cost.kind: cost.timeout_s / _HOUR_S for cost in costs}
+    train = hours.get("train", spec.train.timeout_hours)
     # An evaluation without a job of its own waits no longer than the training's job may run.
-    evaluation = hours.get("eval", min(hours["train"], spec.eval.timeout_hours))
+    evaluation = hours.get("eval", min(train, spec.eval.timeout_hours))
+    policy = spec.recovery if spec.recovery.max_cost is not None else replace(spec.recovery, attempts=1)
     return replace(
-        spec, train=replace(spec.train, timeout_hours=hours["train"]),
-        eval=replace(spec.eval, timeout_hours=evaluation),
-        export=replace(spec.export, timeout_hours=hours["export"]),
+        spec, recovery=policy,
+        train=replace(spec.train, timeout_hours=train), eval=replace(spec.eval, timeout_hours=evaluation),
+        export=replace(spec.export, timeout_hours=hours.get("export", spec.export.timeout_hours)),
     )

@@ -84,6 +84,19 @@ def diagnose(error: str, lines: Iterable[str], where: str) -> list[Finding]:
     return list(findings.values())
 
 
+def in_words(code: str, **names: str) -> tuple[str, str]:
+    """What the first known failure of a code says, found and fix, of something that was seen elsewhere than in a log.
+
+    Raises:
+        KeyError: no failure has the code, or its text needs another name.
+    """
+    for one in known():
+        if one.code == code:
+            told = {**one.names, **{name: printable(value) for name, value in names.items()}}
+            return one.found.format_map(told), one.fix.format_map(told)
+    raise KeyError(code)
+
+
 def _batches(error: str, lines: Iterable[str]) -> Iterator[list[str]]:
     """Some lines at a time, so that most of a log is passed over by one search for each mark."""
     if error:

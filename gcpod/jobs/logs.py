@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
@@ -12,15 +13,19 @@ from typing import Any, Literal
 from gcpod.errors import GcpodError, OutageError, SpecError
 from gcpod.jobs.cursor import NS, Cursor, Mark, moment_of, time_of
 from gcpod.jobs.service import execute
+from gcpod.jobs.watch import Pace, Reach
 from gcpod.session import Session
 from gcpod.status import JobInfo
 
 PAGE_SIZE = 1000
+GROUP = 100
+"""Jobs of one query: a filter has 20,000 characters at most (https://cloud.google.com/logging/quotas)."""
 NEAR_S, LATE_S, WIDE_S = 10, 60, 30
 """Seconds that each poll looks back; that an entry may come late behind its job's newest; between two wide looks."""
 SETTLE_S = 20.0
 """How long nothing new came before an ended job's log counts as whole, where its closing line does not come."""
-POLL_S = 2.0
+PACE = Pace(first_s=2.0)
+"""While a log is followed: a day costs some two thousand calls (watch.py)."""
 SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")
 """https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry#logseverity"""
 _ID = {"ml_job": "job_id", "build": "build_id"}
@@ -149,10 +154,11 @@ class LogReader:
         asked = {job_id: self._jobs.setdefault(job_id, _Job()) for job_id in self.job_ids}
         closed = [known for known in asked.values() if known.closed]
         wide = wide or self._wide_due(started_s) or not all(known.looked_after for known in closed)
-        for entries in self._entries(self._filter(wide)):
-            lines = [line for entry in entries if (line := self._new(entry)) is not None]
-            if lines:
-                yield lines
+        for first in range(0, len(self.job_ids), GROUP):
+            for entries in self._entries(self.job_ids[first : first + GROUP], wide):
+                lines = [line for entry in entries if (line := self._new(entry)) is not None]
+                if lines:
+                    yield lines
         for known in closed:
             known.looked_after = True
         if wide:
@@ -187,10 +193,10 @@ class LogReader:
         known.closed = known.closed or line.closing
         return line
 
-    def _filter(self, wide: bool) -> str:
+    def _filter(self, job_ids: Sequence[str], wide: bool) -> str:
         least = 0 if self.since is None else (moment_of(self.since.astimezone(timezone.utc).isoformat()) or 0)
         jobs = []
-        for job_id in self.job_ids:
+        for job_id in job_ids:
             named, start = f"resource.labels.{_ID[self.resource]}={_quoted(job_id)}", self._jobs[job_id].start(wide)
             start = max(start, least)
             jobs.append(f'({named} AND timestamp>="{time_of(start)}")' if start else named)
@@ -201,14 +207,15 @@ class LogReader:
             terms.append(f"{_TASK[self.resource]}={_quoted(self.task)}")
         return " AND ".join(terms)
 
-    def _entries(self, text: str) -> Iterator[list[dict[str, Any]]]:
+    def _entries(self, job_ids: Sequence[str], wide: bool) -> Iterator[list[dict[str, Any]]]:
+        on = job_ids[0] if len(job_ids) == 1 else f"{len(job_ids)} jobs"
         body = {
-            "resourceNames": [f"projects/{self.session.project}"], "filter": text,
+            "resourceNames": [f"projects/{self.session.project}"], "filter": self._filter(job_ids, wide),
             "orderBy": "timestamp asc", "pageSize": PAGE_SIZE,
         }
         while True:
             request = self.session.log_entries.list(body=body)
-            reply = execute(request, "reading the log of", ", ".join(self.job_ids), "grant roles/logging.viewer")
+            reply = execute(request, "reading the log of", on, "grant roles/logging.viewer")
             yield reply.get("entries", [])
             if not reply.get("nextPageToken"):
                 return
@@ -216,29 +223,38 @@ class LogReader:
 
 
 def follow(
-    reader: LogReader, look: Callable[[], JobInfo], sleep: Callable[[float], None] = time.sleep,
-    poll_s: float = POLL_S,
+    reader: LogReader, look: Callable[[], JobInfo], reach: Reach, *, pace: Pace = PACE,
+    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    chance: Callable[[], float] = random.random,
 ) -> Iterator[list[LogLine]]:
     """The lines of one job as they come, until it ended and its log is whole; outages are waited out.
 
     Args:
         reader: of that job alone.
         look: asks the service how the job is.
+        reach: told of outages.
+        pace: between polls of one question to each of both services; the time since the job's state changed counts.
+        clock, sleep: seconds.
+        chance: numbers between 0 and 1.
 
     Raises:
+        OutageError: the patience of ``reach`` is over.
         AuthError, NotFoundError, ServiceError: as jobs.service.execute.
     """
+    state, since = None, clock()
     while True:
-        info = None
         try:
             # In this order: what an ended job had written by then is read after its end.
             info = look()
             yield from reader.pages()
-        except OutageError:
-            info = None
-        if info is not None and reader.finished(info):
-            return
-        sleep(poll_s)
+            reach.found()
+            if reader.finished(info):
+                return
+            if info.state is not state:
+                state, since = info.state, clock()
+        except OutageError as e:
+            reach.lost(e)
+        sleep(pace.pause(clock() - since, chance()))
 
 
 def to_line(entry: dict[str, Any]) -> LogLine:

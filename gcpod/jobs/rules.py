@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from gcpod.errors import PackageError, SpecError
-from gcpod.jobs.machines import check_machine, is_pod, tpu_cores
+from gcpod.jobs.machines import check_machine, is_pod, runs_tensorflow, runtimes_for, tensorflow_of, tpu_cores
 from gcpod.jobs.pools import PLACEHOLDER, environment
 from gcpod.jobs.request import KINDS, Kind, machines_of, wanted_of
+from gcpod.runtimes import find_runtime
 from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, ScheduleSpec, Spec
 from gcpod.status import Finding
@@ -39,7 +40,11 @@ _WORD = re.compile(r"\{[a-z_]+\}")
 
 
 def check_jobs(spec: Spec, settings: Settings) -> list[Finding]:
-    """All findings about a spec's jobs in a project and region; nothing is asked of any service."""
+    """All findings about a spec's jobs in a project and region; nothing is asked of any service.
+
+    Raises:
+        SpecError: there is no such runtime, or the user's table of machines cannot be read.
+    """
     region = settings.region.value
     machines, _ = machines_of(spec, region)
     findings = [
@@ -47,6 +52,7 @@ def check_jobs(spec: Spec, settings: Settings) -> list[Finding]:
         for finding in check_machine(machines[kind], region, f"{kind}.machine", evaluation=kind == "eval")
     ]
     for kind in KINDS:
+        findings += _runtime(spec, kind, machines[kind])
         findings += _schedule(kind, wanted_of(spec, kind).schedule, wanted_of(spec, kind).machine)
     for rule in (_together, _beside, _metric, _module, _arguments, _labels, _env):
         findings += rule(spec)
@@ -57,7 +63,7 @@ def refuse_jobs(spec: Spec, settings: Settings) -> None:
     """Ends what would only fail later.
 
     Raises:
-        SpecError: the first error of check_jobs.
+        SpecError: the first error of check_jobs, or as that raises.
     """
     errors = [finding for finding in check_jobs(spec, settings) if finding.severity == "error"]
     if errors:
@@ -67,6 +73,17 @@ def refuse_jobs(spec: Spec, settings: Settings) -> None:
 
 def _wrong(where: str, found: str, fix: str, code: str = "E101") -> Finding:
     return Finding(code, "error", where, found, fix)
+
+
+def _runtime(spec: Spec, kind: Kind, machine: MachineSpec) -> Iterator[Finding]:
+    """What the machine asks of TensorFlow, which is the runtime's whatever image it comes in."""
+    runtime = find_runtime(spec.runtime.name)
+    # An evaluation on what needs a TensorFlow of its own, a TPU, is refused for that already.
+    if kind != "eval" and not runs_tensorflow(machine, runtime.tensorflow):
+        able = runtimes_for(machine)
+        yield _wrong(f"{kind}.machine", f"{machine} needs TensorFlow {tensorflow_of(machine)}, {runtime.name} has "
+                     f"{runtime.tensorflow}", f"set runtime.name: {able[0]}" if able else "choose another machine",
+                     "J402")
 
 
 def _schedule(kind: Kind, schedule: ScheduleSpec, machine: MachineSpec) -> Iterator[Finding]:

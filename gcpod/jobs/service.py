@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError, SpecError
 from gcpod.jobs.filters import JobFilter
 from gcpod.session import Request, Session, StatusError
+from gcpod.settings import Setting
 from gcpod.spec import MachineSpec
 from gcpod.status import JobInfo, JobState
 
 PAGE_SIZE = 100
-_NAME = re.compile(r"[0-9A-Za-z_-]+|projects/[^/]+/locations/[^/]+/customJobs/[^/]+")
+_ID = re.compile(r"[0-9A-Za-z_-]+")
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?s", re.ASCII)
+_NAME = re.compile(r"projects/(?P<project>[^/]+)/locations/(?P<region>[a-z][a-z0-9-]{0,62})/customJobs/[^/]+", re.ASCII)
+"""The region becomes a part of a host's name, so nothing else than a region's letters gets there."""
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class Jobs:
-    """The custom jobs of a session's project and region.
+    """The custom jobs of a session's project and region, and any job by its resource name.
 
     Every call raises OutageError for what passes by itself, AuthError for a lack of permission and ServiceError for
     any other refusal. No call is ever repeated here: who calls knows whether it may be.
@@ -27,6 +32,7 @@ class Jobs:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._elsewhere: dict[tuple[str, str], Session] = {}
 
     def create(self, body: dict[str, Any]) -> JobInfo:
         """Submits a job. Not idempotent: after an OutageError the job may exist; submit.py finds it by its label."""
@@ -36,7 +42,7 @@ class Jobs:
     def get(self, name: str) -> JobInfo:
         """One job by its resource name, or by its id alone."""
         full = self.full_name(name)
-        return to_info(execute(self.session.vertex.get(name=full), "reading the job", full))
+        return to_info(execute(self.session_of(full).vertex.get(name=full), "reading the job", full))
 
     def list(self, wanted: JobFilter | Mapping[str, str] | None = None, limit: int | None = None) -> list[JobInfo]:
         """Jobs, newest first.
@@ -67,7 +73,7 @@ class Jobs:
         """Asks a job to stop; it passes through CANCELLING. To one that has ended, or is ending, nothing happens."""
         full = self.full_name(name)
         try:
-            execute(self.session.vertex.cancel(name=full, body={}), "cancelling the job", full)
+            execute(self.session_of(full).vertex.cancel(name=full, body={}), "cancelling the job", full)
         except NotFoundError:
             raise
         except ServiceError:
@@ -93,11 +99,11 @@ class Jobs:
             ServiceError: the job has not ended, or the service could not delete it.
             NotFoundError: there is none.
         """
-        info = self.get(name)
+        info, vertex = self.get(name), self.session_of(name).vertex
         if not info.state.terminal:
             raise ServiceError("deleting the job", info.name, f"it is {info.state.short}",
                                f"cancel it first: `gcpod jobs cancel {info.id}`")
-        operation = execute(self.session.vertex.delete(name=info.name), "deleting the job", info.name)
+        operation = execute(vertex.delete(name=info.name), "deleting the job", info.name)
         error = operation.get("error")
         if error:
             said = error.get("message", "no reason") if isinstance(error, dict) else "no reason"
@@ -110,10 +116,35 @@ class Jobs:
         Raises:
             SpecError: it is neither.
         """
-        if not _NAME.fullmatch(name):
+        if not _ID.fullmatch(name) and not _NAME.fullmatch(name):
             raise SpecError("naming the job", repr(name), "it is neither an id nor a resource name",
                             "copy one from `gcpod jobs list`")
         return name if "/" in name else f"{self.session.location}/customJobs/{name}"
+
+    def session_of(self, name: str) -> Session:
+        """The session that reaches a job, its log and its page: each region's service knows only its own jobs.
+
+        The service names projects by their numbers; a number stands for the session's own project here.
+
+        Raises:
+            SpecError: as for full_name.
+        """
+        match, own = _NAME.fullmatch(self.full_name(name)), self.session.settings
+        if match is None:
+            return self.session
+        project = own.project.value if match["project"].isdecimal() else match["project"]
+        there = project, match["region"]
+        if there == (own.project.value, own.region.value):
+            return self.session
+        if there not in self._elsewhere:
+            source = "the job's name"
+            settings = replace(own, project=Setting(project, source), region=Setting(match["region"], source))
+            self._elsewhere[there] = Session(settings)
+        return self._elsewhere[there]
+
+    def page(self, info: JobInfo) -> str:
+        """The address of a job's page in the console."""
+        return self.session_of(info.name).console_url(info.id)
 
 
 _ROLES = "grant roles/aiplatform.user, and actAs on the job's service account"
@@ -125,19 +156,21 @@ def execute(request: Request, tried: str, on: str, roles: str = _ROLES) -> dict[
     ``roles`` says what to grant where permission is missing.
 
     Raises:
-        OutageError: a connection failed or timed out, or the status is 408, 429 or 5xx.
-        AuthError: status 401 or 403, or credentials that cannot be refreshed.
+        OutageError: a connection failed or timed out, or the status is 408, 429 or 5xx; with code J403 where the
+            project's quota is used up.
+        AuthError: status 401 or 403, or credentials that cannot be refreshed; with code J404 where it is known what
+            to grant.
         NotFoundError: status 404.
         ServiceError: any other status, or a reply that is no JSON.
     """
     try:
         reply = request.execute()
     except StatusError as e:
-        raise _refusal(e, tried, on, roles) from e
+        raise _refusal(e, tried, on, roles, request.uri) from e
     except OSError as e:
         # What requests raises is of this kind.
         raise _outage(e, tried, on) from e
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise ServiceError(tried, on, f"an unreadable answer ({type(e).__name__})", "check the endpoint") from e
     except Exception as e:
         # google-auth is loaded where it raised something, and costs a tenth of a second where it is not.
@@ -157,22 +190,48 @@ def _outage(error: Exception, tried: str, on: str) -> OutageError:
     return OutageError(tried, on, f"no answer ({type(error).__name__})", "check the network and try again")
 
 
-def _refusal(error: StatusError, tried: str, on: str, roles: str) -> GcpodError:
+def _refusal(error: StatusError, tried: str, on: str, roles: str, uri: str) -> GcpodError:
     status, message = error.status, _message(error.content)
     found = f"the service answered {status}: {message}"
+    if status == 429 and (metric := _short_of(error.content)):
+        from gcpod.jobs.diagnose import in_words
+
+        region = re.search(r"/locations/([a-z0-9-]+)", uri)
+        why, fix = in_words("J403", metric=metric, **({"region": region[1]} if region else {}))
+        return OutageError(tried, on, f"{why} ({found})", fix, code="J403")
     if status in _PASSING:
         return OutageError(tried, on, found, "wait and try again")
     if status in (401, 403):
-        return AuthError(tried, on, found, roles)
+        return _not_allowed(tried, on, found, message, roles)
     if status == 404:
         return NotFoundError(tried, on, found, "see `gcpod jobs list`")
     return ServiceError(tried, on, found, "correct gcpod.yaml and try again")
 
 
+def _not_allowed(tried: str, on: str, found: str, message: str, roles: str) -> AuthError:
+    """With the exact grant, where the message is one of those that are known."""
+    from gcpod.jobs.diagnose import diagnose
+
+    for known in diagnose(message, (), on):
+        if known.code == "J404":
+            return AuthError(tried, on, f"{found}; {known.found.partition(' (')[0]}", known.fix, code="J404")
+    return AuthError(tried, on, found, roles)
+
+
+def _short_of(content: bytes) -> str:
+    """The metric of custom jobs' quota that a 429 is about; "" where it is about how often was asked.
+
+    Its message names the metric, or a violation in google.rpc.QuotaFailure does
+    (https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto).
+    """
+    named = re.search(rb"\bcustom_model_training_[a-z0-9_]{1,100}", content)
+    return named[0].decode("ascii") if named else ""
+
+
 def _message(content: bytes) -> str:
     try:
         return str(json.loads(content)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return content[:200].decode("utf-8", "replace")
 
 
@@ -202,10 +261,17 @@ def to_info(job: Any) -> JobInfo:
         machine=_machine(_get(pools[0], "machineSpec", dict)) if pools else "",
         replicas=sum(_count(pool) for pool in pools),
         strategy=_get(_get(spec, "scheduling", dict), "strategy", str),
+        timeout_s=timeout_of(job),
     )
 
 
 _Value = TypeVar("_Value")
+
+
+def timeout_of(job: Any) -> float:
+    """The time limit in a job or in the body that asks for one, in seconds; 0 where it names none."""
+    text = _get(_get(_get(job, "jobSpec", dict), "scheduling", dict), "timeout", str)
+    return float(text[:-1]) if _SECONDS.fullmatch(text) else 0.0
 
 
 def _get(resource: Any, key: str, kind: type[_Value]) -> _Value:

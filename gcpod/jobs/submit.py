@@ -24,6 +24,8 @@ CLAIM_GRACE_S = 90.0
 """A claim without a job for this long is dead: longer than the create call's own time-out (session.py)."""
 LOOK_S = 3.0
 ATTEMPTS = 5
+QUOTA = "J403"
+"""An answer after which there is no job: the region has no quota left, for now."""
 _Answer = TypeVar("_Answer")
 
 
@@ -122,6 +124,10 @@ class Submitter:
         except (ServiceError, AuthError):
             self.objects.delete_if(where, generation)
             raise
+        except OutageError as e:
+            if e.code == QUOTA:
+                self.objects.delete_if(where, generation)
+            raise
         if self.objects.write_if(where, Claim(intent, self.owner, job.name).encode(), generation) is None:
             return self._settle(job, intent, where)
         return job
@@ -139,7 +145,9 @@ class Submitter:
         for attempt in range(1, ATTEMPTS):
             try:
                 return call()
-            except OutageError:
+            except OutageError as e:
+                if e.code == QUOTA:
+                    raise
                 self.sleep(LOOK_S * attempt)
         return call()
 

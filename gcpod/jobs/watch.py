@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -209,24 +209,22 @@ class JobWatch:
         """The jobs that are new or changed."""
         unknown = [name for name in self.names if name not in self.infos]
         found = {name: self.jobs.get(name) for name in unknown}
-        waiting = [info for name, info in self.infos.items() if not info.state.terminal]
-        if len(waiting) == 1:
-            found[self._key(waiting[0])] = self.jobs.get(waiting[0].name)
-        elif waiting:
-            found |= self._listed(waiting)
-        changed = [info for name, info in found.items()
-                   if name not in self.infos or info.state is not self.infos[name].state]
+        # Asked by a project's id, a service answers with its number: one job may be meant by two of the names.
+        waiting = {name: info for name, info in self.infos.items() if not info.state.terminal}
+        fresh = self._asked(list({info.name: info for info in waiting.values()}.values()))
+        found |= {name: fresh[info.name] for name, info in waiting.items()}
+        changed = {info.name: info for name, info in found.items()
+                   if name not in self.infos or info.state is not self.infos[name].state}
         self.infos |= found
-        return changed
+        return list(changed.values())
 
-    def _listed(self, waiting: Iterable[JobInfo]) -> dict[str, JobInfo]:
-        oldest = min(info.create_time for info in waiting)
-        listed = {info.name: info for info in self.jobs.list(JobFilter(since=oldest))}
-        # A service may be asked by a project's id and answer with its number: names are compared as it writes them.
-        return {self._key(info): listed.get(info.name) or self.jobs.get(info.name) for info in waiting}
-
-    def _key(self, info: JobInfo) -> str:
-        return next(name for name, known in self.infos.items() if known.name == info.name)
+    def _asked(self, waiting: Sequence[JobInfo]) -> dict[str, JobInfo]:
+        """The newest word on some jobs, by the service's own names for them."""
+        listed: dict[str, JobInfo] = {}
+        if len(waiting) > 1:
+            oldest = min(info.create_time for info in waiting)
+            listed = {info.name: info for info in self.jobs.list(JobFilter(since=oldest))}
+        return {info.name: listed.get(info.name) or self.jobs.get(info.name) for info in waiting}
 
     def _late(self, open_jobs: Sequence[str], deadline_s: float) -> DeadlineError:
         first = open_jobs[0]

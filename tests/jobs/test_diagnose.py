@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from gcpod.cli.main import cli
 from gcpod.jobs import diagnose as diagnose_module
-from gcpod.jobs.diagnose import diagnose, known
+from gcpod.jobs.diagnose import diagnose, in_words, known
 from gcpod.status import Finding
 
 JOB = "projects/1/locations/us-central1/customJobs/7"
@@ -246,3 +246,15 @@ def test_any_log_gives_findings_each_code_once(error: str, lines: list[str]) -> 
     codes = [one.code for one in findings]
     assert len(set(codes)) == len(codes)
     assert all(str(one).isprintable() for one in findings)
+
+
+def test_what_was_seen_elsewhere_is_told_in_the_same_words() -> None:
+    error = "The following quota metrics exceed quota limits: m in the region local"
+    told = {one.code: (one.found, one.fix) for one in diagnose(error, (), JOB)}
+    found, fix = in_words("J403", metric="m", region="local")
+    assert (told["J403"][0].partition(" (")[0], told["J403"][1]) == (found, fix)
+    odd = in_words("J403", metric="a\x1b[2Jb")[0]
+    assert odd == "the project's quota a\\x1b[2Jb is used up in the region of the job"
+    for code in ("J999", "J403"):  # None of the one; the other is about a metric.
+        with pytest.raises(KeyError):
+            in_words(code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -19,6 +21,7 @@ from gcpod.jobs import logs
 from gcpod.jobs.cursor import NS, Cursor, Mark, moment_of, time_of
 from gcpod.jobs.logs import LATE_S, NEAR_S, SETTLE_S, WIDE_S, LogLine, LogReader, follow, to_line
 from gcpod.jobs.service import Jobs
+from gcpod.jobs.watch import Pace, Reach
 from gcpod.localcloud.cloud import JobCloud
 from gcpod.localcloud.jobdb import JobDatabase
 from gcpod.status import JobInfo, JobState
@@ -197,6 +200,15 @@ def test_a_job_that_writes_much_is_not_read_over_and_over(written: Written, monk
     assert asked < 180
 
 
+def test_a_filter_holds_only_so_many_jobs_and_all_are_read(jobs: Jobs) -> None:
+    job = ended(jobs, "echo found")
+    others = [str(5_884_910_762_922_969_554 + number) for number in range(450)]
+    moment = moment_of("2026-11-21T22:24:46.886351Z") or 0
+    cursor = Cursor({other: Mark(moment, moment) for other in others})
+    reader = LogReader(jobs.session, *others, job.id, cursor=cursor)
+    assert own(reader.poll(wide=True)) == ["found"]
+
+
 def test_jobs_are_read_at_once_and_one_that_is_added_from_its_beginning(jobs: Jobs) -> None:
     one, two, three = (ended(jobs, f"echo {word}") for word in ("first", "second", "third"))
     before = FAULTS.times("POST", "entries:list")
@@ -286,8 +298,12 @@ def test_following_waits_out_outages_and_ends_with_the_log(written: Written) -> 
         lambda: None,
     ])
     written.log(1)
-    pages = list(follow(written.reader(), lambda: next(told)(), sleep=lambda _: [next(meanwhile)()].clear()))
+    said = list[str]()
+    reach = Reach(said.append, lambda: written.now_s)
+    pages = list(follow(written.reader(), lambda: next(told)(), reach, sleep=lambda _: [next(meanwhile)()].clear()))
     assert [line.text for page in pages for line in page] == ["line 1", "line 2", "Job failed."]
+    # One outage of the jobs and one of the log, one after the other.
+    assert [text.partition(":")[0] for text in said] == ["waiting", "in reach again after 0 s"]
     assert list(chain(told, meanwhile)) == []
 
 
@@ -298,10 +314,49 @@ def outage() -> JobInfo:
 def test_to_the_end_of_a_real_job(jobs: Jobs) -> None:
     name = jobs.create(shell_job("for i in 1 2 3; do echo $i; sleep 0.05; done; exit 3")).name
     reader = LogReader(jobs.session, name.rsplit("/", 1)[-1])
-    pages = list(follow(reader, lambda: jobs.get(name), poll_s=0.02))
+    reach = Reach(print, time.monotonic)
+    pages = list(follow(reader, lambda: jobs.get(name), reach, pace=Pace(0.02, 0.02)))
     lines = [line for page in pages for line in page]
     assert own(lines) == ["1", "2", "3"]
     assert lines[-1].closing
+
+
+def test_following_for_half_a_day_costs_few_calls_and_tells_of_an_outage_now_and_then(written: Written) -> None:
+    half_a_day_s, outage_s, looks, said = 43_200, (10_000, 30_000), list[float](), list[str]()
+
+    def look() -> JobInfo:
+        looks.append(written.now_s)
+        if outage_s[0] <= written.now_s < outage_s[1]:
+            return outage()
+        return written.info if written.now_s >= half_a_day_s else replace(written.info, state=JobState.RUNNING)
+
+    def sleep(seconds: float) -> None:
+        written.now_s += seconds
+
+    def clock() -> float:
+        return written.now_s
+
+    before = FAULTS.times("POST", "entries:list")
+    reach = Reach(said.append, clock)
+    assert list(follow(written.reader(), look, reach, clock=clock, sleep=sleep, chance=lambda: 0.5)) == []
+    assert half_a_day_s < written.now_s < half_a_day_s + 300
+    assert 300 < len(looks) < 600
+    assert FAULTS.times("POST", "entries:list") - before < len(looks) - 100
+    assert said[0] == "waiting: J405: reading the job 7: no answer; wait"
+    assert re.fullmatch(r"in reach again after 5 h 3\d min", said[-1])
+    assert 5 < len(said) < 20
+
+
+def test_patience_with_an_outage_ends(written: Written) -> None:
+    def sleep(seconds: float) -> None:
+        written.now_s += seconds
+
+    def clock() -> float:
+        return written.now_s
+
+    with pytest.raises(OutageError):
+        list(follow(written.reader(), outage, Reach(lambda _: None, clock, 60.0), clock=clock, sleep=sleep))
+    assert 60 <= written.now_s < 70
 
 
 @pytest.mark.parametrize(("text", "ns"), [

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gcpod.errors import SpecError
+from gcpod.jobs.machine_table import MACHINES_VARIABLE, MAX_BYTES, load_rows, parse_rows
 from gcpod.jobs.machines import (
     accelerators,
     check_machine,
@@ -93,6 +99,138 @@ def test_machines_that_are_not_in_the_table() -> None:
     assert found(MachineSpec("cloud-tpu"))[0].fix.startswith("add accelerator: TPU_V2 and count: 8; the nearest")
     assert found(MachineSpec("ct5lp-hightpu-1t"))[0].fix.startswith("add tpu_topology: 1x1; the nearest")
     assert found(MachineSpec("n1-standard-8")) == []
+
+
+@pytest.mark.parametrize("kind", [
+    "n1-highmem-2", "n1-standard-4", "e2-standard-32", "n2-highcpu-96", "n2d-standard-224", "c2-standard-60",
+    "c2d-highmem-112", "c3-standard-176", "m1-ultramem-160",
+])
+def test_machines_without_accelerators(kind: str) -> None:
+    assert found(MachineSpec(kind)) == found(MachineSpec(kind), "local") == []
+    assert found(MachineSpec(kind), evaluation=True) == []
+
+
+@pytest.mark.parametrize(("kind", "wrong", "nearest_kind"), [
+    ("n1-standard-9", "n1-standard does not come with 9 vCPUs", "n1-standard-8"),
+    ("e2-standard-64", "e2-standard does not come with 64 vCPUs", "e2-standard-32"),
+    ("n1-standard-08", "n1-standard does not come with 08 vCPUs", "n1-standard-8"),
+    ("n1-ultramem-8", "there is no machine type 'n1-ultramem-8'", "n1-standard-8"),
+    ("foo", "there is no machine type 'foo'", "n1-standard-4"), ("", "there is no machine type ''", "n1-standard-4"),
+    ("n1-standard-8\n", "n1-standard does not come with 8\n vCPUs", "n1-standard-4"),
+    ("c4-standard-8", "there is no machine type 'c4-standard-8'", "n1-standard-8"),
+    ("ct6e-standard-4t", "ct6e-standard-4t is left out: Google's pages contradict each other", "n1-standard-4"),
+])
+def test_machine_types_that_are_none(kind: str, wrong: str, nearest_kind: str) -> None:
+    for region in ("us-central1", "local"):
+        [finding] = found(MachineSpec(kind), region)
+        assert (finding.code, finding.severity) == ("J402", "error")
+        assert finding.found.startswith(wrong)
+        assert "; what is newer than 2026-11-21 goes into a file for GCPOD_MACHINES; the nearest" in finding.fix
+        assert finding.fix.endswith(f"the nearest that runs: {nearest_kind} in {region}")
+
+
+def test_a_machine_that_is_paid_for_its_gpus_is_not_taken_without_them() -> None:
+    [finding] = found(MachineSpec("a2-highgpu-2g"))
+    assert (finding.code, finding.found) == ("J402", "a2-highgpu-2g without an accelerator")
+    assert finding.fix.startswith("add accelerator: NVIDIA_TESLA_A100 and count: 2; the nearest that runs: ")
+
+
+NEWER = """
+date: 2027-03-01
+types: {c4-standard: [2, 48]}
+accelerators:
+  NVIDIA_H200_141GB: {machines: {a3-ultragpu-8g: [8]}, regions: [us-central1]}
+tpu_topologies:
+  ct6e-standard-4t: {topologies: [2x2], tensorflow: "2.15"}
+"""
+
+
+@pytest.fixture
+def newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "machines.yaml"
+    path.write_text(NEWER, encoding="utf-8")
+    monkeypatch.setenv(MACHINES_VARIABLE, str(path))
+    return path
+
+
+def test_a_file_of_newer_machines_adds_to_the_table(newer: Path) -> None:
+    h200 = MachineSpec("a3-ultragpu-8g", "NVIDIA_H200_141GB", 8)
+    v6e = MachineSpec("ct6e-standard-4t", tpu_topology="2x2")
+    for known in (h200, v6e, MachineSpec("c4-standard-48"), MachineSpec("n1-standard-8")):
+        assert found(known) == []
+    assert {h200, v6e} <= set(listed())
+    assert (tensorflow_of(v6e), tpu_cores(v6e), kind_of(v6e)) == ("2.15", 4, "tpu")
+    assert found(h200, "us-east1")[0].fix.startswith("use region: us-central1; what is newer than 2027-03-01")
+    assert found(MachineSpec("c4-standard-4"))[0].fix.endswith("c4-standard-2 in us-central1")
+    [left_out] = found(MachineSpec("ct6e-standard-1t", tpu_topology="1x1"))
+    assert left_out.found.startswith("ct6e-standard-1t is left out")
+
+
+def test_the_file_that_the_documents_show_is_taken(newer: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "machines.md").read_text(encoding="utf-8")
+    shown = re.search(r"GCPOD_MACHINES.*?```yaml\n(.*?)```", text, re.DOTALL)
+    assert shown is not None
+    newer.write_text(shown[1], encoding="utf-8")
+    assert found(MachineSpec("a3-ultragpu-8g", "NVIDIA_H200_141GB", 8)) == found(MachineSpec("c4-standard-16")) == []
+
+
+def test_a_row_of_a_file_takes_the_place_of_the_tables(newer: Path) -> None:
+    newer.write_text("{date: 2027-03-01, accelerators: {TPU_V2: {machines: {cloud-tpu: [8]}, regions: [mars-1]}}}")
+    assert found(V2, "mars-1") == []
+    assert found(V2)[0].code == "J402"
+
+
+@pytest.mark.parametrize("text", [
+    "", "[]", "x", "types: {}", "date: soon", "date: 20261121", "date: [2026-11-21]", "{date: 2026-11-21, more: {}}",
+    "{date: 2026-11-21",
+    "{date: 2026-11-21, types: []}", "{date: 2026-11-21, types: {c4: [1]}}", "{date: 2026-11-21, types: {c4-x: 1}}",
+    "{date: 2026-11-21, types: {c4-x: [0]}}", "{date: 2026-11-21, types: {c4-x: [-1]}}",
+    "{date: 2026-11-21, types: {c4-x: [1.5]}}", "{date: 2026-11-21, types: {c4-x: [٣]}}",
+    "{date: 2026-11-21, types: {c4-x: []}}", "{date: 2026-11-21, types: {c4-x: [[1]]}}",
+    "{date: 2026-11-21, types: {? [a] : [1]}}",
+    "{date: 2026-11-21, accelerators: {A100: {machines: {a-b: [1]}}}}", "{date: 2026-11-21, accelerators: {TPU_V9: 3}}",
+    "{date: 2026-11-21, accelerators: {TPU_V9: {machines: {}}}}",
+    "{date: 2026-11-21, accelerators: {TPU_V9: {machines: {a-b-1: [1]}, price: 3}}}",
+    "{date: 2026-11-21, accelerators: {TPU_V9: {machines: {a-b-1: [1]}, regions: us}}}",
+    "{date: 2026-11-21, accelerators: {TPU_V9: {machines: {a-b-1: [1]}, regions: ['../x']}}}",
+    "{date: 2026-11-21, tpu_topologies: {ct9-x-1t: {topologies: [2]}}}",
+    "{date: 2026-11-21, tpu_topologies: {ct9-x-1t: {topologies: [2x2], tensorflow: newest}}}",
+    "{date: &a 2026-11-21, types: *a}", "[" * 50_000, "\x00",
+])
+def test_a_file_that_is_no_table_is_one_line(newer: Path, text: str) -> None:
+    newer.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_rows(newer)
+    assert str(caught.value).startswith(f"J402: reading the machines in {newer}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"#" * (MAX_BYTES + 1))
+    (tmp_path / "latin").write_bytes(b"date: \xe9")
+    for path in (large, tmp_path / "latin", tmp_path / "absent", tmp_path):
+        monkeypatch.setenv(MACHINES_VARIABLE, str(path))
+        with pytest.raises(SpecError, match=r"^J402: reading the machines in ") as caught:
+            found(V2)
+        assert "\n" not in str(caught.value)
+
+
+SCALARS = st.sampled_from(["2026-11-21", "8", "2x2", "TPU_V9", "c4-standard", "a-b-1t", "us-east1", "2.15", "", "x"])
+TABLES = st.recursive(
+    SCALARS | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        SCALARS | st.sampled_from(["date", "types", "accelerators", "tpu_topologies", "machines", "topologies"]), inner,
+        max_size=4), max_leaves=10,
+)
+
+
+@given(st.text(max_size=60) | TABLES.map(yaml.safe_dump))
+def test_any_text_is_a_table_or_refused(text: str) -> None:
+    try:
+        rows = parse_rows(text, Path("m.yaml"))
+    except SpecError:
+        return
+    assert rows.keys() == {"date", "types", "accelerators", "tpu_topologies"}
 
 
 @pytest.mark.parametrize("machine", [

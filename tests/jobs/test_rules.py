@@ -22,6 +22,7 @@ from gcpod.spec import (
     JobsSpec,
     MachineSpec,
     PackagesSpec,
+    RuntimeSpec,
     ScheduleSpec,
     Spec,
     TrainSpec,
@@ -81,6 +82,10 @@ def jobs(**given: Any) -> Spec:
 
 
 WRONG: list[tuple[Spec, str, str]] = [
+    (Spec(train=TrainSpec(machine=V5E), runtime=RuntimeSpec("tf2.12")), "J402", "train.machine"),
+    (Spec(export=ExportSpec(machine=V5E), runtime=RuntimeSpec("tf2.12")), "J402", "export.machine"),
+    (Spec(train=TrainSpec(machine=MachineSpec("n1-standard-9"))), "J402", "train.machine"),
+    (Spec(eval=EvalSpec(machine=MachineSpec("foo"))), "J402", "eval.machine"),
     (Spec(train=TrainSpec(workers=1)), "J402", "train.workers"),
     (Spec(train=TrainSpec(machine=V5E, workers=1)), "J402", "train.workers"),
     (Spec(train=TrainSpec(machine=CPU, workers=2)), "C208", "train.batch_size"),
@@ -141,6 +146,8 @@ def test_several_errors_are_counted() -> None:
 
 def test_machines_are_among_it() -> None:
     assert found(Spec(), "us-west2") == [("J402", "error", "train.machine")]
+    with pytest.raises(SpecError, match="choosing the runtime tf9"):
+        refuse_jobs(Spec(runtime=RuntimeSpec("tf9")), settings())
     evaluated = Spec(eval=EvalSpec(machine=MachineSpec("cloud-tpu", "TPU_V2", 8)))
     assert ("J401", "error", "eval.machine") in found(evaluated)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import httplib2
@@ -18,11 +18,11 @@ from googleapiclient import discovery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError
+from gcpod.errors import AuthError, GcpodError, NotFoundError, OutageError, ServiceError, SpecError
 from gcpod.jobs.filters import JobFilter
-from gcpod.jobs.service import Jobs, to_info
+from gcpod.jobs.service import Jobs, execute, to_info
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.session import Session, resource_of
+from gcpod.session import Request, Session, StatusError, resource_of
 from gcpod.settings import Setting, Settings
 from gcpod.status import JobInfo, JobState
 from tests.jobs import Faults, session_of, shell_job
@@ -256,12 +256,14 @@ class Says:
 
     def __init__(self) -> None:
         self.answers: dict[str, bytes] = {}
+        self.status = 200
         told = self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 content = told.answers[self.command]
-                self.send_response(200)
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(told.status)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
@@ -323,6 +325,113 @@ def test_any_resource_with_a_name_is_told_of(resource: dict[str, Any]) -> None:
     json.dumps(asdict(info))
     with pytest.raises(ServiceError):
         to_info(resource)
+
+
+ELSEWHERE = "projects/7/locations/europe-west4/customJobs/5"
+
+
+@pytest.fixture
+def of_google(tmp_path: Path) -> Jobs:
+    """Of a project in us-central1, with credentials that nothing is sent by."""
+    key = tmp_path / "key.json"
+    user = {"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}
+    key.write_text(json.dumps(user))
+    return Jobs(Session(settings_with(str(key))))
+
+
+def settings_with(credentials: str) -> Settings:
+    project, region, bucket, key, endpoint = (
+        Setting(one, "test") for one in ("p", "us-central1", "gs://b", credentials, ""))
+    return Settings(project, region, bucket, key, endpoint)
+
+
+@pytest.mark.parametrize(("name", "host", "project"), [
+    (ELSEWHERE, "europe-west4", "p"), (ELSEWHERE.replace("/7/", "/other/"), "europe-west4", "other"),
+    (ELSEWHERE.replace("europe-west4", "us-central1"), "us-central1", "p"), ("5", "us-central1", "p"),
+    ("projects/other/locations/us-central1/customJobs/5", "us-central1", "other"),
+])
+def test_a_job_is_looked_for_where_its_name_says(of_google: Jobs, name: str, host: str, project: str) -> None:
+    session, full = of_google.session_of(name), of_google.full_name(name)
+    asked = session.vertex.get(name=full)
+    assert asked.uri == f"https://{host}-aiplatform.googleapis.com/v1/{full}?alt=json"
+    page = of_google.page(JobInfo(full, "job", JobState.RUNNING))
+    assert page == f"https://console.cloud.google.com/vertex-ai/locations/{host}/training/5?project={project}"
+    assert of_google.session_of(full) is session
+    # Made of the same file of credentials.
+    assert session.credentials.refresh_token == "r"
+
+
+REGIONS = st.text(st.sampled_from("a-1.:/?#@%\\ \n\x00E\u0661"), max_size=9) | st.sampled_from(
+    ["evil.example#", "evil.example?", "a@evil.example", "evil.example:443", "\u0435u-west4", "-a"])
+
+
+@given(REGIONS)
+def test_only_a_regions_letters_get_into_a_hosts_name(region: str) -> None:
+    """Credentials go where this leads."""
+    jobs, name = Jobs(Session(settings_with(""))), f"projects/p/locations/{region}/customJobs/5"
+    try:
+        session = jobs.session_of(name)
+    except SpecError:
+        return
+    assert set(session.region) <= set("a-1")
+
+
+T4S = "custom_model_training_nvidia_t4_gpus"
+QUOTA = f"The following quota metrics exceed quota limits: aiplatform.googleapis.com/{T4S}"
+FAILURE = {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [
+    {"subject": "project:p", "description": "custom_model_training_tpu_v2 in the region"}]}
+RATE = "Quota exceeded for quota metric 'Job requests' and limit 'Job requests per minute' of aiplatform.googleapis.com"
+AS = "You do not have permission to act as service_account: a@p.iam.gserviceaccount.com"
+DENIED = ("Permission 'aiplatform.customJobs.create' denied on resource "
+          "'//aiplatform.googleapis.com/projects/p/locations/us-central1' (or it may not exist).")
+
+
+@pytest.mark.parametrize(("status", "message", "more", "kind", "code", "told"), [
+    (429, QUOTA, [], OutageError, "J403", f"{T4S} is used up in the region local"),
+    (429, "Quota exceeded.", [FAILURE], OutageError, "J403", "custom_model_training_tpu_v2 is used up in the region l"),
+    (429, QUOTA, [], OutageError, "J403", "; ask for more at https://console.cloud.google.com/iam-admin/quotas"),
+    (429, RATE, [], OutageError, "J405", "; wait and try again"),
+    (403, AS, [], AuthError, "J404", "; run `gcloud iam service-accounts add-iam-policy-binding a@p.iam"),
+    (403, DENIED, [], AuthError, "J404", "; run `gcloud projects add-iam-policy-binding p --member="),
+    (403, "The API has not been used in project p before or it is disabled.", [], AuthError, "J404",
+     "; run `gcloud services enable aiplatform.googleapis.com --project=p`"),
+    (403, "No.", [], AuthError, "E105", "; grant roles/aiplatform.user"),
+])
+def test_a_refusal_says_what_to_ask_for(
+    says: Says, status: int, message: str, more: list[Any], kind: type[GcpodError], code: str, told: str,
+) -> None:
+    error = {"code": status, "message": message, "details": more}
+    says.status, says.answers["POST"] = status, json.dumps({"error": error}).encode()
+    with pytest.raises(GcpodError) as caught:
+        Jobs(session_of(f"http://127.0.0.1:{says.server.server_port}")).create(shell_job())
+    assert (type(caught.value), caught.value.code) == (kind, code)
+    assert told in str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=60) | NESTED.map(lambda one: json.dumps({"error": one}).encode()),
+       st.sampled_from([400, 401, 403, 404, 408, 429, 500]))
+def test_any_refusal_is_one_line(content: bytes, status: int) -> None:
+    class Refused:
+        """A request whose answer is known."""
+
+        uri = f"{BASE}/v1/{PARENT}/customJobs"
+
+        def execute(self) -> Any:
+            raise StatusError(status, content)
+
+    with pytest.raises(GcpodError) as caught:
+        execute(cast(Request, Refused()), "submitting the job", "j")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 403, 429])
+def test_an_answer_too_deep_to_be_read_is_one_line(says: Says, status: int) -> None:
+    says.status, says.answers["GET"] = status, b"[" * 200_000
+    with pytest.raises(GcpodError) as caught:
+        Jobs(session_of(f"http://127.0.0.1:{says.server.server_port}")).get("1")
+    assert len(str(caught.value)) < 400
 
 
 def test_a_job_is_handed_over_to_the_official_sdk(tmp_path: Path, quick_python: Path) -> None:

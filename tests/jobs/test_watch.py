@@ -266,6 +266,15 @@ def test_a_deadline_is_kept_and_names_what_goes_on(place: Place) -> None:
     assert set(watch(place, jobs, Time()).wait(0.0)) == {place.jobs.full_name(job.name) for job in jobs}
 
 
+def test_a_job_meant_by_its_id_and_its_name_ends_once(place: Place) -> None:
+    [job], at = place.hold(), Time()
+    at.later = [(50.0, partial(place.put, job, "SUCCEEDED"))]
+    watched = JobWatch(place.jobs, [job.id, job.name], at.clock, at.sleep)
+    ends = [info.name for info in watched.follow() if info.state.terminal]
+    assert ends == [job.name]
+    assert {info.state for info in watched.infos.values()} == {JobState.SUCCEEDED}
+
+
 def test_ids_and_names_of_one_job_are_one(place: Place) -> None:
     [job] = place.hold()
     place.put(job, "SUCCEEDED")

@@ -11,6 +11,7 @@ import pytest
 
 from gcpod.errors import JobFailedError, OutageError
 from gcpod.inputs import RunOptions
+from gcpod.jobs.budget import budget_of
 from gcpod.jobs.prices import Money
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud
@@ -42,7 +43,8 @@ def states(session: Session) -> dict[str, str]:
 
 
 def running(session: Session, kind: str) -> JobInfo:
-    return until(lambda: next((job for job in of_kind(session, kind) if job.state.short == "RUNNING"), None))
+    [job, *_] = until(lambda: [job for job in of_kind(session, kind) if job.state.short == "RUNNING"])
+    return job
 
 
 def end(cloud: JobCloud, job: JobInfo, message: str = LOST, code: int = 13, state: str = "FAILED") -> None:
@@ -406,3 +408,39 @@ def test_prices_that_cannot_be_read_cost_no_run_its_end(spec: Spec, session: Ses
     swept = replace(spec, sweep=SweepSpec(runs=({"train.batch_size": "4"},)))
     rows = Sweep(swept, session, Told(), sleep=blink).start()
     assert [row.state for row in rows.rows] == ["SUCCEEDED"]
+
+
+def test_a_sum_of_money_holds_over_attempts(
+    spec: Spec, session: Session, quick_cloud: JobCloud, priced: Path,
+) -> None:
+    priced.write_text(priced.read_text().replace("3600.00", "1.00"))
+    capped = budget_of(spec, session.settings, max_cost="3.00").spec
+    behave(make_run(capped, session), session, "hang-train")
+    run = make_run(capped, session)
+    run.begin()
+    end(quick_cloud, running(session, "train"))
+    with pytest.raises(JobFailedError, match="the worker was lost"):
+        look(run, lambda: False)
+    assert len(of_kind(session, "train")) == 1
+
+
+def test_a_job_taken_up_with_another_time_limit_is_said_to_keep_it(spec: Spec, session: Session) -> None:
+    behave(make_run(spec, session), session, "hang-train")
+    make_run(spec, session).submit("train")
+    shorter = replace(spec, train=replace(spec.train, timeout_hours=0.5))
+    run = make_run(shorter, session)
+    run.begin()
+    assert "train: it was submitted with a time limit of 24 h 0 min, which it keeps" in told(run).texts
+
+
+def test_a_refused_quota_leaves_no_claim_behind(spec: Spec, tmp_path: Path, quick_python: Path) -> None:
+    limit = Limit("custom_model_training_cpus", 0)
+    config = CloudConfig((Region("local", quota=(limit,), short="refuse"),))
+    made = JobCloud(tmp_path / "c", cache=tmp_path, environment_of=lambda *_: quick_python, config=config)
+    with made as cloud:
+        session = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder))
+        run = make_run(spec, session)
+        with pytest.raises(OutageError, match=r"J403: .*custom_model_training_cpus"):
+            run.submit("train")
+        assert Objects(session).read(run.crew.prepared.layout.claim("train-1")) is None
+        session.storage.close()

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def each(
     """Yields a copy of each checkpoint; one that is gone by then is left out and said."""
     for prefix in prefixes:
         try:
-            followed.prefix, followed.local = prefix, patiently(lambda: fetch(files, prefix, folder), sleep)
+            followed.prefix, followed.local = prefix, patiently(partial(fetch, files, prefix, folder), sleep)
         except OSError as e:
             say(f"evaluating {prefix}: {e}; going on with the next")
             continue
@@ -165,7 +166,7 @@ def only(
         SystemExit: it is not whole, or the storage failed.
     """
     try:
-        followed.prefix, followed.local = prefix, patiently(lambda: fetch(files, prefix, folder), sleep)
+        followed.prefix, followed.local = prefix, patiently(partial(fetch, files, prefix, folder), sleep)
     except OSError as e:
         sys.exit(f"gcpod_launcher: evaluating {prefix}: {e}")
     return iter([followed.local])

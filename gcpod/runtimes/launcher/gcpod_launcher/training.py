@@ -42,7 +42,7 @@ def reason_in(text: str) -> str:
         reason = found.get("reason") if isinstance(found, dict) else None
     except (ValueError, RecursionError):
         reason = None
-    return " ".join(str(reason or "no reason is given").split())[:500]
+    return " ".join(str(reason or "").split())[:500] or "no reason is given"
 
 
 class Training:
