@@ -14,14 +14,9 @@ from gcpod.jobs.rules import check_jobs
 from gcpod.layout import RunLayout, model_folder
 from gcpod.models.fetch import fetched_model
 from gcpod.models.start import address, check_fetched, checkpoint_files, zoo_model
+from gcpod.naming import run_name
 from gcpod.pipeline.lint import lint_config
-from gcpod.prepare import (
-    build_spec_dataset,
-    check_spec_start,
-    lint_context,
-    render_spec_config,
-    run_name,
-)
+from gcpod.prepare import build_spec_dataset, check_spec_start, lint_context, render_spec_config
 from gcpod.runtimes import find_runtime
 from gcpod.settings import Settings
 from gcpod.spec import MachineSpec, Spec, whole_blocks

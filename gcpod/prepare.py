@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,18 @@ from gcpod.models.start import (
     check_start,
     checkpoint_files,
     start_of,
-    start_type,
     zoo_model,
 )
 from gcpod.models.zoo import ZooModel
-from gcpod.packaging.build import Packages, ensure_packages, own_sources, sources_digest
+from gcpod.naming import run_name
+from gcpod.packaging.build import Packages, ensure_packages, own_sources
 from gcpod.packaging.modules import config_modules
 from gcpod.pipeline.lint import LintContext, lint_config
 from gcpod.pipeline.render import RenderRequest, render_config, template_names, template_text
 from gcpod.pipeline.schema import Schema, built_in_schema, read_schema
 from gcpod.runtimes import Runtime, find_runtime, image_python
 from gcpod.settings import Settings
-from gcpod.spec import MachineSpec, Spec, TrainSpec, whole_blocks
+from gcpod.spec import MachineSpec, Spec, whole_blocks
 from gcpod.status import Finding
 from gcpod.storage.known import local_files
 from gcpod.storage.plan import LocalFile
@@ -272,50 +271,6 @@ def packages_digest(packages: Packages) -> str:
             raise PackageError("reading", path, e.strerror or str(e), "run the command again") from e
         total.update(f"{path.name} {content}\n".encode())
     return total.hexdigest()
-
-
-_NOT_LEARNED = frozenset({"machine", "timeout_hours", "schedule", "stall_minutes", "cancel_on_nan"})
-_LATER = frozenset({"workers", "module", "arguments"})
-"""Keys of the training that count where they are set: runs made before they were there keep their names."""
-
-
-def is_learned(key: str) -> bool:
-    """Whether a dotted key of gcpod.yaml can be part of a run's name beside its data and packages."""
-    part, _, rest = key.partition(".")
-    if part == "model":
-        return rest != "zoo_mirror"
-    return part == "runtime" or (part == "train" and rest.partition(".")[0] not in _NOT_LEARNED)
-
-
-def learned(spec: Spec) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What of model, train and runtime decides what is learned, and so counts for the run's name.
-
-    Raises:
-        SpecError, PackageError: the zoo has no such model, or a mirror of it no allowed address.
-    """
-    model = {**asdict(spec.model), "fine_tune_checkpoint_type": start_type(spec)}
-    del model["zoo_mirror"]
-    train = {
-        k: v for k, v in asdict(spec.train).items()
-        if k not in _NOT_LEARNED and not (k in _LATER and v == getattr(TrainSpec(), k))
-    }
-    return model, train, {"name": spec.runtime.name, "mode": spec.runtime.mode, "image": spec.runtime.image}
-
-
-def run_name(spec: Spec, dataset_digest: str) -> str:
-    """The name of a run: the same inputs always give the same, so that a second start finds the first.
-
-    What changes what is learned counts; machines, time limits and places do not.
-
-    Raises:
-        SpecError, PackageError: as for render_spec_config.
-    """
-    template, _ = template_text(spec.model.template, spec.folder)
-    inputs = [dataset_digest, template, *learned(spec)]
-    if own := sources_digest(**own_sources(spec)):
-        inputs.append(own)
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    return f"{spec.name}-{digest[:8]}"
 
 
 def prepare(

@@ -15,7 +15,7 @@ import yaml
 
 from gcpod.errors import SpecError
 from gcpod.jobs.prices import Money, Price, Unknown
-from gcpod.prepare import is_learned, learned
+from gcpod.naming import is_learned, learned
 from gcpod.spec import EvalSpec, Spec, SweepSpec
 from gcpod.specfile import parse_spec
 from gcpod.status import Metrics

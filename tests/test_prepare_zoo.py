@@ -16,7 +16,7 @@ from gcpod.demo import demo_spec
 from gcpod.errors import ConfigError, GcpodError, PackageError
 from gcpod.jobs.service import Jobs
 from gcpod.localcloud.cloud import JobCloud
-from gcpod.prepare import run_name
+from gcpod.naming import run_name
 from gcpod.runner import Run
 from gcpod.session import Session
 from gcpod.settings import resolve

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gcpod.errors import SpecError
 from gcpod.jobs.prices import Money, Unknown
-from gcpod.prepare import run_name
+from gcpod.naming import run_name
 from gcpod.spec import Spec, SweepSpec
 from gcpod.specfile import parse_spec, render_spec
 from gcpod.status import Metrics

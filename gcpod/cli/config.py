@@ -37,8 +37,9 @@ def render(
     """Render the pipeline config of a run."""
     from gcpod.connection import settings_of
     from gcpod.layout import RunLayout
+    from gcpod.naming import run_name
     from gcpod.pipeline.render import template_text
-    from gcpod.prepare import build_spec_dataset, render_spec_config, run_name
+    from gcpod.prepare import build_spec_dataset, render_spec_config
 
     spec = _with(load(file), settings)
     found = settings_of(spec, local=local, endpoint=endpoint)

@@ -5,11 +5,9 @@ Google offers new machines before gcpod knows them: who needs one names a file i
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,11 @@ from typing import Any
 import yaml
 
 from gcpod.errors import SpecError
+from gcpod.jobs.dated import is_day, refuse_odd
 
 MACHINES_VARIABLE = "GCPOD_MACHINES"
 MAX_BYTES = 1_000_000
 MAX_COUNT = 100_000
-_DEPTH = 6
 _CLASS = re.compile(r"[a-z][a-z0-9]{0,19}(-[a-z0-9]{1,20}){1,2}")
 _TYPE = re.compile(r"[a-z][a-z0-9]{0,19}(-[a-z0-9]{1,20}){1,3}")
 _ACCELERATOR = re.compile(r"(NVIDIA|TPU)_[A-Z0-9_]{1,40}")
@@ -74,7 +72,7 @@ def parse_rows(text: str, path: Path) -> dict[str, Any]:
         SpecError: as for load_rows.
     """
     try:
-        _refuse_odd(text, path)
+        refuse_odd(text, path, _wrong)
         # Every scalar of it is a string, so nothing is made of it but lists and mappings.
         raw = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, TypeError) as e:
@@ -93,22 +91,10 @@ def parse_rows(text: str, path: Path) -> dict[str, Any]:
     return found
 
 
-def _refuse_odd(text: str, path: Path) -> None:
-    """An alias can make a short text stand for more than fits into memory, and nesting takes time by its square."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.BaseLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _DEPTH:
-            odd = "a YAML alias (*name)" if isinstance(event, yaml.AliasEvent) else "too many levels"
-            raise _wrong(path, f"it has {odd}", "see docs/machines.md for the format")
-
-
 def _day(text: Any, path: Path) -> str:
-    with suppress(TypeError, ValueError):
-        # Later versions of Python take more spellings than this one.
-        if datetime.date.fromisoformat(text).isoformat() == text:
-            return str(text)
-    raise _wrong(path, "date is no day", "write the day it was read, as 2026-11-21")
+    if not is_day(text):
+        raise _wrong(path, "date is no day", "write the day it was read, as 2026-11-21")
+    return str(text)
 
 
 def _accelerator(row: Any, where: str, path: Path) -> dict[str, Any]:

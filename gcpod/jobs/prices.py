@@ -5,12 +5,10 @@ Amounts are decimals in the currency of their table; nothing here converts, roun
 
 from __future__ import annotations
 
-import datetime
 import decimal
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +18,7 @@ import yaml
 
 from gcpod.cache import cache_dir
 from gcpod.errors import SpecError
+from gcpod.jobs.dated import is_day, refuse_odd
 from gcpod.spec import MachineSpec
 
 PRICES_VARIABLE = "GCPOD_PRICES"
@@ -29,7 +28,6 @@ _CURRENCY = re.compile(r"[A-Z]{3}")
 _UP = decimal.Context(prec=40, rounding=decimal.ROUND_CEILING)
 _KEYS = ("date", "currency", "source", "regions")
 _HOUR_S = 3600
-_DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def parse_prices(text: str, path: Path) -> PriceTable:
         SpecError: as for load_prices.
     """
     try:
-        _refuse_odd(text, path)
+        refuse_odd(text, path, _wrong)
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError) as e:
         mark = getattr(e, "problem_mark", None)
@@ -202,7 +200,7 @@ def parse_prices(text: str, path: Path) -> PriceTable:
     if set(top) - set(_KEYS) or set(_KEYS) - {"source"} - set(top):
         raise _wrong(path, f"its keys are {', '.join(top) or 'none'}", f"it needs {', '.join(_KEYS)}")
     date, currency = _text(top["date"], path), _text(top["currency"], path)
-    if not _is_day(date):
+    if not is_day(date):
         raise _wrong(_line(top["date"], path), "date is no day", "write the day they were read, as 2026-11-21")
     if not _CURRENCY.fullmatch(currency):
         raise _wrong(_line(top["currency"], path), f"currency is {currency!r}", "write a code of ISO 4217, such as USD")
@@ -213,22 +211,6 @@ def parse_prices(text: str, path: Path) -> PriceTable:
     }
     source = _text(top["source"], path) if "source" in top else ""
     return PriceTable(date, currency, source, str(path), MappingProxyType(rates))
-
-
-def _refuse_odd(text: str, path: Path) -> None:
-    """An alias can make a short text stand for more than fits into memory, and nesting takes time by its square."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.BaseLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _DEPTH:
-            odd = "a YAML alias (*name)" if isinstance(event, yaml.AliasEvent) else "too many levels"
-            raise _wrong(path, f"it has {odd}", "see docs/machines.md for the format")
-
-
-def _is_day(text: str) -> bool:
-    with suppress(ValueError):
-        return datetime.date.fromisoformat(text).isoformat() == text
-    return False
 
 
 def _rate(node: yaml.Node, path: Path) -> Rate:

@@ -1,0 +1,38 @@
+"""What the dated data files of users have in common, prices and machines: plain YAML, and a day."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from gcpod.errors import SpecError
+
+Wrong = Callable[[object, str, str], SpecError]
+"""Makes the error for a place, what was found there, and what to do."""
+DEPTH = 5
+
+
+def refuse_odd(text: str, path: Path, wrong: Wrong) -> None:
+    """An alias can make a short text stand for more than fits into memory, and nesting takes time by its square.
+
+    Raises:
+        SpecError: the text has either.
+        yaml.YAMLError, ValueError: it is no YAML.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.BaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEPTH:
+            odd = "a YAML alias (*name)" if isinstance(event, yaml.AliasEvent) else "too many levels"
+            raise wrong(path, f"it has {odd}", "see docs/machines.md for the format")
+
+
+def is_day(text: object) -> bool:
+    """Whether a text is a day as 2026-11-21; later versions of Python take more spellings than that."""
+    with suppress(TypeError, ValueError):
+        return isinstance(text, str) and datetime.date.fromisoformat(text).isoformat() == text
+    return False
