@@ -48,8 +48,6 @@ ROUNDS: Final = 9
 AIM: Final = 3.0
 REGION: Final = "us-central1"
 PROJECT: Final = "p"
-# The command line as it is, but for the name of the region that a local cloud is taken to be.
-GCPOD: Final = f"import gcpod.settings as s; s.LOCAL_REGION = {REGION!r}; from gcpod.cli.main import main; main()"
 _CPU: Final = MachineSpec(type="n1-standard-4", accelerator=None, count=0)
 Row = tuple[str, Callable[[], object]]
 
@@ -71,6 +69,7 @@ class Bench:
         self.spec = self._project(folder / "project")
         self.environment = {
             **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+            "GCPOD_ENDPOINT_REGION": REGION,
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "true", "CLOUDSDK_CORE_PROJECT": PROJECT,
             "CLOUDSDK_CONFIG": str(folder / "gcloud"), "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "true",
             "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "true", "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
@@ -90,7 +89,7 @@ class Bench:
 
     def gcpod(self, *arguments: str) -> str:
         told = ["--endpoint", self.url, "--file", str(self.spec)]
-        return self._output([sys.executable, "-c", GCPOD, *arguments, *told])
+        return self._output([sys.executable, "-m", "gcpod", *arguments, *told])
 
     def gcloud(self, *arguments: str) -> str:
         return self._output(["gcloud", *arguments])

@@ -182,6 +182,7 @@ def every_transition() -> list[str]:
     return done[::-1]
 
 
+@pytest.mark.long
 def test_every_transition_between_states_is_seen_and_none_ends_the_wait(place: Place) -> None:
     walk = every_transition()
     assert len(set(pairwise(walk))) == len(GOING_ON) * (len(GOING_ON) - 1)
@@ -233,6 +234,7 @@ def test_patience_may_have_an_end(place: Place) -> None:
     assert 300 <= at.now <= 500
 
 
+@pytest.mark.long
 def test_a_day_with_twenty_siblings_costs_few_calls(place: Place) -> None:
     jobs, at = place.hold(4), Time()
     # The machine runs four at a time; the others wait, which is watched as well.

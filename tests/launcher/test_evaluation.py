@@ -198,7 +198,7 @@ def test_one_pass_over_a_folder_that_cannot_be_read_ends_with_one_line(tmp_path:
     files = Folder()
     files.out = True
     with pytest.raises(SystemExit) as stop:
-        only(files, f"{tmp_path}/ckpt-2", tmp_path, Followed())
+        only(files, f"{tmp_path}/ckpt-2", tmp_path, Followed(), lambda _: None)
     assert stop.value.code == f"gcpod_launcher: evaluating {tmp_path}/ckpt-2: the storage does not answer"
 
 

@@ -206,6 +206,7 @@ def test_a_training_is_watched_on_though_its_evaluation_failed_for_good(
     assert states(session)["export-1-1"] == "SUCCEEDED"
 
 
+@pytest.mark.long
 def test_a_job_that_somebody_deleted_is_a_failed_one_and_ends_no_sweep(
     spec: Spec, session: Session, quick_cloud: JobCloud,
 ) -> None:

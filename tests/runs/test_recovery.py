@@ -170,6 +170,7 @@ def test_a_loss_that_is_no_number_cancels_the_training_where_that_is_asked(spec:
     assert train.state.short == "CANCELLED"
 
 
+@pytest.mark.long
 def test_a_stall_is_told_once(spec: Spec, session: Session) -> None:
     hang = behave(make_run(spec, session), session, "hang-train")
     told = Told()

@@ -97,6 +97,7 @@ def test_an_interrupted_sweep_goes_on(spec: Spec, session: Session) -> None:
     assert len(Jobs(session).list()) == 6
 
 
+@pytest.mark.long
 def test_the_command_prints_the_table(gcpod: Any, spec: Spec, quick_cloud: JobCloud) -> None:
     swept = replace(spec, sweep=SweepSpec(grid={"train.batch_size": ("4", "8")}))
     file = spec.folder / "gcpod.yaml"
