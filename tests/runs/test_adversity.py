@@ -29,6 +29,8 @@ from tests.runs import Told, behave, blink, make_run, remove
 from tests.runs.test_recovery import LOST, STOCKOUT
 from tests.waiting import until
 
+pytestmark = pytest.mark.long
+
 EXIT = "The replica workerpool0-0 exited with a non-zero status of 137."
 
 
@@ -206,7 +208,6 @@ def test_a_training_is_watched_on_though_its_evaluation_failed_for_good(
     assert states(session)["export-1-1"] == "SUCCEEDED"
 
 
-@pytest.mark.long
 def test_a_job_that_somebody_deleted_is_a_failed_one_and_ends_no_sweep(
     spec: Spec, session: Session, quick_cloud: JobCloud,
 ) -> None:

@@ -18,6 +18,8 @@ from gcpod.session import Session
 from gcpod.spec import NotifySpec, RecoverySpec, ScheduleSpec, Spec
 from tests.runs import Told, behave, blink, kinds, make_run, remove
 
+pytestmark = pytest.mark.long
+
 STOCKOUT = "The job failed with STOCKOUT: no spot capacity after 6 restarts."
 LOST = "Internal error encountered: the worker was lost."
 
@@ -170,7 +172,6 @@ def test_a_loss_that_is_no_number_cancels_the_training_where_that_is_asked(spec:
     assert train.state.short == "CANCELLED"
 
 
-@pytest.mark.long
 def test_a_stall_is_told_once(spec: Spec, session: Session) -> None:
     hang = behave(make_run(spec, session), session, "hang-train")
     told = Told()
