@@ -36,8 +36,7 @@ FAULTS = Faults()
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, quick_python: Path) -> Iterator[JobCloud]:
     folder = tmp_path_factory.mktemp("cloud")
-    made = JobCloud(folder, cache=folder, environment_of=lambda *_: quick_python, middleware=FAULTS.wrap)
-    with made as running:
+    with FAULTS.cloud(folder, quick_python) as running:
         yield running
 
 

@@ -16,20 +16,18 @@ import pytest
 
 from gcpod.checksums import file_crc32c
 from gcpod.data.manifest import parse_manifest
-from gcpod.data.model import Box
-from gcpod.demo import demo_spec
 from gcpod.errors import PackageError
 from gcpod.localcloud.server import LocalCloud
 from gcpod.packaging.build import Packages
 from gcpod.prepare import Prepared, packages_digest, prepare
 from gcpod.session import Session
 from gcpod.settings import resolve
-from gcpod.spec import DataSpec, Spec
+from gcpod.spec import Spec
 from gcpod.storage.objects import Objects
 from gcpod.textproto import parse
 from gcpod.uploads import upload_run
 from gcpod.uris import GcsUri
-from tests.data.making import Dataset
+from tests.runs import small_spec
 from tests.storage.faulty import Fault, Faulty, Request, StallBefore
 from tests.storage.test_transfer_races import beside
 from tests.waiting import until
@@ -56,10 +54,7 @@ def proxy(tmp_path: Path) -> Iterator[Faulty]:
 @pytest.fixture
 def spec(tmp_path: Path) -> Spec:
     """A spec over a few images of two classes."""
-    data = Dataset(tmp_path)
-    for number in range(8):
-        data.add(f"picture{number}.jpg", Box("cat" if number % 2 else "dog", 10, 10, 60, 40))
-    return replace(demo_spec(steps=100), folder=tmp_path, data=DataSpec(images="images"))
+    return small_spec(tmp_path)
 
 
 @pytest.fixture

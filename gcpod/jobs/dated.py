@@ -16,6 +16,24 @@ Wrong = Callable[[object, str, str], SpecError]
 DEPTH = 5
 
 
+def read_text(path: Path, most: int, wrong: Wrong, missing: str) -> str:
+    """The text of a file of at most so many bytes; ``missing`` is what to do where it cannot be opened.
+
+    Raises:
+        SpecError: it cannot be read, is too large, or is no UTF-8.
+    """
+    try:
+        with path.open("rb") as f:
+            raw = f.read(most + 1)
+        if len(raw) > most:
+            raise wrong(path, f"it has more than {most} bytes", "check the path")
+        return raw.decode("utf-8-sig")
+    except OSError as e:
+        raise wrong(path, e.strerror or str(e), missing) from e
+    except UnicodeDecodeError as e:
+        raise wrong(path, f"byte {e.start} is not UTF-8", "save it as UTF-8") from e
+
+
 def refuse_odd(text: str, path: Path, wrong: Wrong) -> None:
     """An alias can make a short text stand for more than fits into memory, and nesting takes time by its square.
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from gcpod.errors import SpecError
-from gcpod.jobs.dated import is_day, refuse_odd
+from gcpod.jobs.dated import is_day, read_text, refuse_odd
 
 MACHINES_VARIABLE = "GCPOD_MACHINES"
 MAX_BYTES = 1_000_000
@@ -52,17 +52,7 @@ def load_rows(path: Path) -> dict[str, Any]:
     Raises:
         SpecError: J402, it is missing, too large, no YAML, or holds anything else; with the key.
     """
-    try:
-        with path.open("rb") as f:
-            raw = f.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise _wrong(path, f"it has more than {MAX_BYTES} bytes", "check the path")
-        text = raw.decode("utf-8-sig")
-    except OSError as e:
-        raise _wrong(path, e.strerror or str(e), f"correct {MACHINES_VARIABLE}, or leave it empty") from e
-    except UnicodeDecodeError as e:
-        raise _wrong(path, f"byte {e.start} is not UTF-8", "save it as UTF-8") from e
-    return parse_rows(text, path)
+    return parse_rows(read_text(path, MAX_BYTES, _wrong, f"correct {MACHINES_VARIABLE}, or leave it empty"), path)
 
 
 def parse_rows(text: str, path: Path) -> dict[str, Any]:

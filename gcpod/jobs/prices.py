@@ -18,7 +18,7 @@ import yaml
 
 from gcpod.cache import cache_dir
 from gcpod.errors import SpecError
-from gcpod.jobs.dated import is_day, refuse_odd
+from gcpod.jobs.dated import is_day, read_text, refuse_odd
 from gcpod.spec import MachineSpec
 
 PRICES_VARIABLE = "GCPOD_PRICES"
@@ -171,16 +171,7 @@ def load_prices(path: Path) -> PriceTable:
     Raises:
         SpecError: J408, it is missing, too large, no YAML, or holds anything but prices; with its line.
     """
-    try:
-        with path.open("rb") as f:
-            raw = f.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise _wrong(path, f"it has more than {MAX_BYTES} bytes", "check the path")
-        text = raw.decode("utf-8-sig")
-    except OSError as e:
-        raise _wrong(path, e.strerror or str(e), "write it with `gcpod machines --refresh`, or by hand") from e
-    except UnicodeDecodeError as e:
-        raise _wrong(path, f"byte {e.start} is not UTF-8", "save it as UTF-8") from e
+    text = read_text(path, MAX_BYTES, _wrong, "write it with `gcpod machines --refresh`, or by hand")
     return parse_prices(text, path)
 
 

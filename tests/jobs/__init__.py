@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gcpod.localcloud.cloud import JobCloud
 from gcpod.session import Session
 from gcpod.settings import resolve
 from gcpod.spec import Spec
@@ -50,6 +51,10 @@ class Faults:
         """How many requests of that verb came for paths with that end."""
         with self.lock:
             return sum(one == verb and path.endswith(end) for one, path in self.seen)
+
+    def cloud(self, folder: Path, python: Path) -> JobCloud:
+        """A local cloud behind these faults whose jobs run one interpreter, not started."""
+        return JobCloud(folder, cache=folder, environment_of=lambda *_: python, middleware=self.wrap)
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         async def faulty(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from gcpod.jobs.ended import end_of_log, findings_of
 from gcpod.jobs.service import Jobs
-from gcpod.localcloud.cloud import JobCloud
 from gcpod.status import JobInfo, JobState
 from tests.jobs import Faults, session_of, shell_job
 from tests.waiting import until
@@ -22,8 +21,7 @@ QUOTA = "The following quota metrics exceed quota limits: aiplatform.googleapis.
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory, quick_python: Path) -> Iterator[Jobs]:
     folder = tmp_path_factory.mktemp("cloud")
-    made = JobCloud(folder, cache=folder, environment_of=lambda *_: quick_python, middleware=FAULTS.wrap)
-    with made as running:
+    with FAULTS.cloud(folder, quick_python) as running:
         yield Jobs(session_of(running.url))
 
 

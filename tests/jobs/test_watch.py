@@ -46,8 +46,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, quick_python: Path) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("cloud")
-    made = JobCloud(folder, cache=folder, environment_of=lambda *_: quick_python, middleware=FAULTS.wrap)
-    with made as running:
+    with FAULTS.cloud(folder, quick_python) as running:
         yield Place(running, Jobs(session_of(running.url)))
 
 

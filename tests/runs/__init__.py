@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from gcpod.data.model import Box
+from gcpod.demo import demo_spec
 from gcpod.inputs import RunOptions
 from gcpod.jobs.logs import LogLine
 from gcpod.jobs.request import Kind
 from gcpod.jobs.service import Jobs
 from gcpod.runner import Run
 from gcpod.session import Session
-from gcpod.spec import Spec
+from gcpod.spec import DataSpec, Spec
 from gcpod.status import JobInfo, Progress
 from gcpod.storage.objects import Objects
 from gcpod.storage.transfer import Progress as Moved
 from gcpod.uris import GcsUri
+from tests.data.making import Dataset
+
+
+def small_spec(folder: Path) -> Spec:
+    """A spec over a few images of two classes, which it draws."""
+    data = Dataset(folder)
+    for number in range(8):
+        data.add(f"picture{number}.jpg", Box("cat" if number % 2 else "dog", 10, 10, 60, 40))
+    return replace(demo_spec(steps=100), folder=folder, data=DataSpec(images="images"))
 
 
 @dataclass

@@ -231,13 +231,9 @@ def test_a_job_that_somebody_deleted_is_a_failed_one_and_ends_no_sweep(
     assert "it was deleted" in rows[first.run_id].error
 
 
-def with_faults(spec: Spec, tmp_path: Path, python: Path, faults: Faults) -> JobCloud:
-    return JobCloud(tmp_path / "c", cache=tmp_path, environment_of=lambda *_: python, middleware=faults.wrap)
-
-
 def test_logs_that_cannot_be_read_stop_nothing(spec: Spec, tmp_path: Path, quick_python: Path) -> None:
     faults = Faults(lambda _, path: 429 if path.endswith("entries:list") else None)
-    with with_faults(spec, tmp_path, quick_python, faults) as cloud:
+    with faults.cloud(tmp_path / "c", quick_python) as cloud:
         session, now = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder)), [0.0]
 
         def pass_time(seconds: float) -> None:
@@ -252,7 +248,7 @@ def test_logs_that_cannot_be_read_stop_nothing(spec: Spec, tmp_path: Path, quick
 
 def test_who_may_not_cancel_is_told_and_the_run_goes_on(spec: Spec, tmp_path: Path, quick_python: Path) -> None:
     faults = Faults(lambda _, path: 403 if path.endswith(":cancel") else None)
-    with with_faults(spec, tmp_path, quick_python, faults) as cloud:
+    with faults.cloud(tmp_path / "c", quick_python) as cloud:
         session = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder))
         run = started(spec, session)
         end(cloud, running(session, "train"))
@@ -267,7 +263,7 @@ def test_a_bucket_out_of_reach_at_the_end_is_waited_for(spec: Spec, tmp_path: Pa
     away = [True]
     faults = Faults(lambda verb, path: 503 if away[0] and verb == "GET" and "saved_model.pb" in path else None)
     spec = replace(spec, notify=NotifySpec(command=f"sh -c 'cat >> {tmp_path}/heard'"))
-    with with_faults(spec, tmp_path, quick_python, faults) as cloud:
+    with faults.cloud(tmp_path / "c", quick_python) as cloud:
         session = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder))
         looks: list[float] = []
 

@@ -46,8 +46,7 @@ class Day:
 @pytest.fixture
 def counted(tmp_path: Path, quick_python: Path) -> Iterator[tuple[JobCloud, Faults]]:
     faults = Faults()
-    made = JobCloud(tmp_path / "c", cache=tmp_path, environment_of=lambda *_: quick_python, middleware=faults.wrap)
-    with made as cloud:
+    with faults.cloud(tmp_path / "c", quick_python) as cloud:
         yield cloud, faults
 
 

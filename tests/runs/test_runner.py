@@ -17,7 +17,6 @@ from gcpod.inputs import RunOptions
 from gcpod.jobs.request import INTENT_LABEL
 from gcpod.jobs.service import Jobs
 from gcpod.jobs.submit import Claim
-from gcpod.localcloud.cloud import JobCloud
 from gcpod.runner import Run
 from gcpod.session import Session
 from gcpod.settings import resolve
@@ -237,8 +236,7 @@ def test_an_outage_is_waited_out_and_given_up_only_after_its_patience(
     spec: Spec, tmp_path: Path, quick_python: Path,
 ) -> None:
     faults = Faults()
-    made = JobCloud(tmp_path / "c", cache=tmp_path, environment_of=lambda *_: quick_python, middleware=faults.wrap)
-    with made as cloud:
+    with faults.cloud(tmp_path / "c", quick_python) as cloud:
         session = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder))
         told, now = Told(), [0.0]
 
@@ -357,8 +355,7 @@ def test_who_may_not_read_logs_sees_progress_from_the_files(
     spec: Spec, tmp_path: Path, quick_python: Path,
 ) -> None:
     faults = Faults(lambda _, path: 403 if path.endswith("entries:list") else None)
-    made = JobCloud(tmp_path / "c", cache=tmp_path, environment_of=lambda *_: quick_python, middleware=faults.wrap)
-    with made as cloud:
+    with faults.cloud(tmp_path / "c", quick_python) as cloud:
         session = Session(resolve(spec, endpoint=cloud.url, environ={}, home=spec.folder))
         hang = behave(make_run(spec, session), session, "hang-train")
         told, now = Told(), [0.0]
